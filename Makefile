@@ -1,0 +1,54 @@
+# Everything here works from a clone with nothing installed but Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+WORKERS ?= 2
+
+.PHONY: demo test check bench soak format clean help
+
+help:
+	@echo "make demo    train on real data: 1,797 handwritten digits, about a minute"
+	@echo "make test    everything a contributor must pass"
+	@echo "make check   the static part: format, lint, types, layers"
+	@echo "make bench   the figures behind the README, printed"
+	@echo "make soak    the long runs"
+
+.venv/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch numpy
+	@touch $@
+
+.venv/.demo: .venv/.base
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo
+	$(BIN)/surestep run examples/digits.yaml
+
+check: .venv/.dev
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples
+
+test: check
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n $(WORKERS) --cov --cov-report=
+	$(BIN)/python tests/coverage_gate.py
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks
+
+soak: .venv/.dev
+	$(BIN)/python -m pytest -m soak --timeout=0 -v
+
+clean:
+	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis

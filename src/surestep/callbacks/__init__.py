@@ -1,0 +1,1 @@
+"""What listens to the run: flow, progress, early stopping and others."""

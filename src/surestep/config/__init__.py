@@ -1,0 +1,1 @@
+"""Arguments: plain data, checked when they are made."""

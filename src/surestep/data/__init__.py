@@ -1,0 +1,1 @@
+"""From a dataset to batches: loaders, samplers, position, columns, collators."""

@@ -1,0 +1,1 @@
+"""From a list of samples to a batch: one kind a file."""

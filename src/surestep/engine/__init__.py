@@ -1,0 +1,1 @@
+"""What runs a step: the wrapped model, precision and distribution."""

@@ -1,0 +1,1 @@
+"""How a model is spread over devices: one way a file."""

@@ -1,0 +1,39 @@
+"""The exceptions of surestep. Each message names the setting, the value found, and what to write instead."""
+
+from __future__ import annotations
+
+
+class SurestepError(Exception):
+    """The base of every error that surestep raises on its own account."""
+
+
+class ArgumentError(SurestepError, ValueError):
+    """A setting that cannot be right, found before any work began."""
+
+
+class UnknownArgumentError(SurestepError, TypeError):
+    """A name that no setting has; the message offers the nearest real one."""
+
+
+class NotServedError(SurestepError, NotImplementedError):
+    """A setting that is known but that nothing serves yet; never accepted and ignored."""
+
+
+class MissingPackageError(SurestepError, ImportError):
+    """An optional package is asked for and not installed; the message names what to install."""
+
+
+class DataError(SurestepError, ValueError):
+    """A dataset or batch that cannot be trained on as it is."""
+
+
+class ModelError(SurestepError, ValueError):
+    """A model that cannot be trained as it is: no loss, nothing to train, or a result of no known form."""
+
+
+class CheckpointError(SurestepError, ValueError):
+    """A checkpoint that is missing, damaged or does not belong to this run."""
+
+
+class JobError(SurestepError, ValueError):
+    """A job file that does not declare what can be run."""

@@ -1,0 +1,1 @@
+"""A whole job declared in one file."""

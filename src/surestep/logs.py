@@ -1,0 +1,56 @@
+"""Logging that knows its rank: one logger tree, quiet on replicas."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+
+_ROOT = "surestep"
+# The names that the original's `log_level` takes.
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "passive": logging.NOTSET,
+}
+
+
+class _RankFilter(logging.Filter):
+    """Adds the rank to records of a run with several processes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        rank = os.environ.get("RANK")
+        record.rank = f"[rank {rank}] " if rank is not None and os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        return True
+
+
+@cache
+def _root() -> logging.Logger:
+    logger = logging.getLogger(_ROOT)
+    handler = logging.StreamHandler()
+    handler.addFilter(_RankFilter())
+    handler.setFormatter(logging.Formatter("%(rank)s%(levelname)s surestep: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(LEVELS.get(os.environ.get("SURESTEP_LOG_LEVEL", "warning").lower(), logging.WARNING))
+    return logger
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module; `name` is the module's `__name__`."""
+    _root()
+    return logging.getLogger(name)
+
+
+def set_level(level: str) -> None:
+    """Set the level by the original's name; `passive` leaves it as it is."""
+    if LEVELS[level] != logging.NOTSET:
+        _root().setLevel(LEVELS[level])
+
+
+@cache
+def warn_once(logger: logging.Logger, message: str) -> None:
+    """Warn about `message` the first time it is said in this process."""
+    logger.warning(message)

@@ -1,0 +1,57 @@
+"""The one place that asks whether an optional package is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from functools import cache
+from types import ModuleType
+
+from surestep.errors import MissingPackageError
+
+# Import names whose package on the index is called otherwise.
+_PIP_NAMES = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+    "schedulefree": "schedulefree",
+    "galore_torch": "galore-torch",
+    "apollo_torch": "apollo-torch",
+    "optimi": "torch-optimi",
+    "lomo_optim": "lomo-optim",
+}
+
+
+@cache
+def installed(module: str) -> bool:
+    """Say whether `module` can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@cache
+def version(package: str) -> tuple[int, ...]:
+    """Return the leading numbers of an installed package's version, or `()` where it is not installed."""
+    try:
+        text = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    numbers: list[int] = []
+    for part in text.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import an optional `module`, or raise and name the package to install and what it is needed for."""
+    if not installed(module):
+        package = _PIP_NAMES.get(module, module.partition(".")[0])
+        raise MissingPackageError(
+            f"{purpose} needs the package '{package}', which is not installed. Install it with: pip install {package}"
+        )
+    return importlib.import_module(module)

@@ -1,0 +1,1 @@
+"""The machine: ranks, devices, collectives, random generators."""

@@ -1,0 +1,50 @@
+"""Which device a process trains on, and what that device can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from surestep.runtime.world import World
+
+
+def choose_device(world: World, *, use_cpu: bool = False) -> torch.device:
+    """Return the device of this process: its own CUDA card, else Apple's GPU, else the CPU."""
+    if use_cpu:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def supports_bf16(device: torch.device) -> bool:
+    """Say whether the device computes in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type in {"cpu", "mps"}
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give unused memory of the device's allocator back."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def to_device(data: Any, device: torch.device, *, non_blocking: bool = False) -> Any:
+    """Move every tensor of a nested structure; containers keep their type, anything else is returned as it is."""
+    if isinstance(data, torch.Tensor):
+        return data if data.device == device else data.to(device, non_blocking=non_blocking)
+    if isinstance(data, Mapping):
+        moved = {key: to_device(value, device, non_blocking=non_blocking) for key, value in data.items()}
+        return moved if type(data) is dict else type(data)(moved)  # type: ignore[call-arg]
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(to_device(value, device, non_blocking=non_blocking) for value in data))
+    if isinstance(data, tuple | list):
+        return type(data)(to_device(value, device, non_blocking=non_blocking) for value in data)
+    return data

@@ -1,0 +1,1 @@
+"""Worked tasks, on the public names only."""

@@ -1,0 +1,1 @@
+"""The face: Trainer and what puts its parts together."""

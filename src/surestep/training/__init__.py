@@ -1,0 +1,1 @@
+"""The heart: plan, state, tally, events, loop, evaluation."""
