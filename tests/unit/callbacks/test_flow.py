@@ -1,0 +1,185 @@
+"""The flow against the original's, state by state."""
+
+import dataclasses
+import gc
+import multiprocessing
+import os
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import TrainerControl as TheirControl
+from transformers import TrainerState as TheirState
+from transformers.trainer_callback import DefaultFlowCallback as TheirFlow
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from surestep.callbacks.flow import DefaultFlowCallback, parse_duration
+from surestep.errors import ArgumentError
+from surestep.training.state import TrainerControl, TrainerState
+
+ARGUMENTS = st.fixed_dictionaries(
+    {
+        "logging_strategy": st.sampled_from(list(IntervalStrategy)),
+        "logging_first_step": st.booleans(),
+        "eval_strategy": st.sampled_from(list(IntervalStrategy)),
+        "eval_delay": st.one_of(st.integers(0, 12), st.floats(0, 4)),
+        "save_strategy": st.sampled_from(list(SaveStrategy)),
+    }
+)
+INTERVALS = st.fixed_dictionaries(
+    {
+        "logging_steps": st.integers(1, 7),
+        "eval_steps": st.integers(1, 7),
+        "save_steps": st.integers(0, 7),
+        "max_steps": st.integers(1, 14),
+    }
+)
+
+
+def flags(control) -> dict[str, bool]:
+    return {name: getattr(control, name) for name in (field.name for field in dataclasses.fields(TrainerControl))}
+
+
+def plain(arguments: dict) -> SimpleNamespace:
+    """The arguments as plain text, as a job file would give them."""
+    return SimpleNamespace(**{name: getattr(value, "value", value) for name, value in arguments.items()})
+
+
+@settings(max_examples=300, deadline=None)
+@given(arguments=ARGUMENTS, intervals=INTERVALS, steps_per_epoch=st.integers(1, 5), as_text=st.booleans())
+def test_decisions_equal_the_originals(arguments, intervals, steps_per_epoch, as_text):
+    theirs, ours = TheirFlow(), DefaultFlowCallback()
+    args = SimpleNamespace(**arguments)
+    our_args = plain(arguments) if as_text else args
+    their_state, our_state = TheirState(**intervals), TrainerState(**intervals)
+    ours.on_train_begin(our_args, our_state, TrainerControl())
+    for step in range(1, intervals["max_steps"] + 2):
+        their_state.global_step = our_state.global_step = step
+        their_state.epoch = our_state.epoch = step / steps_per_epoch
+        expected, found = TheirControl(), TrainerControl()
+        theirs.on_step_end(args, their_state, expected)
+        ours.on_step_end(our_args, our_state, found)
+        assert flags(found) == flags(expected)
+        if step % steps_per_epoch == 0:
+            theirs.on_epoch_end(args, their_state, expected)
+            ours.on_epoch_end(our_args, our_state, found)
+            assert flags(found) == flags(expected)
+
+
+def quiet(**changes) -> SimpleNamespace:
+    values = {
+        "logging_strategy": "no",
+        "logging_first_step": False,
+        "eval_strategy": "no",
+        "eval_delay": 0,
+        "save_strategy": "no",
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def test_flags_already_set_are_kept():
+    control = TrainerControl(True, True, True, True, True)
+    flow, state = DefaultFlowCallback(), TrainerState(global_step=3, max_steps=10)
+    flow.on_step_end(quiet(), state, control)
+    flow.on_epoch_end(quiet(), state, control)
+    assert control == TrainerControl(True, True, True, True, True)
+
+
+def step_end(flow: DefaultFlowCallback, args: SimpleNamespace, step: int) -> TrainerControl:
+    return flow.on_step_end(args, TrainerState(global_step=step, max_steps=1000), TrainerControl())
+
+
+def test_time_budget_ends_with_evaluation_and_save(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    args = quiet(max_time="2h", eval_strategy="steps", save_strategy="steps")
+    flow = DefaultFlowCallback()
+    flow.on_train_begin(args, TrainerState(), TrainerControl())
+    now += 7199.9
+    assert step_end(flow, args, 3) == TrainerControl()
+    now += 0.1
+    ended = TrainerControl(should_training_stop=True, should_evaluate=True, should_save=True)
+    assert step_end(flow, args, 4) == ended
+    flow.on_train_begin(args, TrainerState(), TrainerControl())
+    assert step_end(flow, args, 5) == TrainerControl(), "a second training has a budget of its own"
+
+
+@pytest.mark.parametrize("max_time", [None, 3600])
+def test_time_budget_not_yet_spent_changes_nothing(max_time):
+    flow, args = DefaultFlowCallback(), quiet(max_time=max_time)
+    flow.on_train_begin(args, TrainerState(), TrainerControl())
+    assert step_end(flow, args, 3) == TrainerControl()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (90, 90.0),
+        (0.5, 0.5),
+        ("90", 90.0),
+        ("90s", 90.0),
+        ("1.5h", 5400.0),
+        ("2H", 7200.0),
+        ("1h 30m", 5400.0),
+        ("1d2h3m4s", 93784.0),
+    ],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("wrong", ["", "soon", "2 weeks", "h", "-3h", 0, -1, float("nan"), float("inf"), "nan"])
+def test_what_is_no_duration_is_refused(wrong):
+    with pytest.raises(ArgumentError, match=r'max_time=.*Write seconds .* or text such as "2h"'):
+        parse_duration(wrong)
+
+
+def run_rank(rank: int, store: str, answers) -> None:
+    """Train to step 5 on one of two ranks; only the first has used up its time."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    flow, args = DefaultFlowCallback(), quiet(max_time=1000, device="cpu")
+    flow.on_train_begin(args, TrainerState(), TrainerControl())
+    stopped = []
+    for step in range(1, 6):
+        if rank == 0 and step == 3:
+            flow._deadline = 0.0
+        if rank == 1 and step == 2:
+            flow._deadline = 0.0
+        stopped.append(step_end(flow, args, step).should_training_stop)
+    answers.put((rank, stopped))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_stop_at_the_step_at_which_the_first_says_so(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    ranks = [context.Process(target=run_rank, args=(rank, str(tmp_path / "store"), answers)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    found = dict(answers.get(timeout=120) for _ in ranks)
+    for process in ranks:
+        process.join()
+    assert found == {0: [False, False, True, True, True], 1: [False, False, True, True, True]}
+
+
+def test_a_step_calls_no_python_and_keeps_no_memory():
+    flow, args = DefaultFlowCallback(), quiet(logging_strategy="steps", eval_strategy="steps", save_strategy="steps")
+    state, control = TrainerState(global_step=3, max_steps=10), TrainerControl()
+    flow.on_train_begin(args, state, control)
+    calls = []
+    sys.setprofile(lambda frame, event, argument: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        flow.on_step_end(args, state, control)
+    finally:
+        sys.setprofile(None)
+    assert calls == ["on_step_end"]
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(100):
+        flow.on_step_end(args, state, control)
+    assert sys.getallocatedblocks() - before < 10
