@@ -1,0 +1,125 @@
+"""The engine: a model, its optimizer and schedule, run by a strategy in a precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from surestep.engine.precision import Precision
+from surestep.engine.strategies.base import Strategy
+from surestep.errors import ArgumentError
+
+# Brings gradients into bounds and returns their norm before that, or None where no norm was taken.
+Clipper = Callable[[Sequence[nn.Parameter]], Tensor | None]
+
+
+class _Fires(Protocol):
+    def fire(self, event: str, **extra: Any) -> None: ...
+
+
+class _Adds(Protocol):
+    grad_norm: Tensor | float | None
+    learning_rate: Tensor | float | None
+
+    def add(self, loss: Tensor) -> None: ...
+
+
+class Engine:
+    """Runs steps: forward and backward over a group of micro-batches, then clipping, optimizer and schedule.
+
+    `model` is the prepared model, the one to call. The list of its parameters is taken once, so that clipping and
+    zeroing walk no module tree; call `refresh` after replacing parameters.
+    """
+
+    def __init__(self, strategy: Strategy, precision: Precision) -> None:
+        if precision.name not in strategy.precisions:
+            raise ArgumentError(
+                f"{type(strategy).__name__} does not run in {precision.name}; it takes "
+                f"{', '.join(sorted(strategy.precisions))}."
+            )
+        self.strategy = strategy
+        self.precision = precision
+        self.device = strategy.device
+        self.model: nn.Module
+        self.optimizer: Optimizer | None = None
+        self.scheduler: Any = None
+        self.steps_schedule = True
+        self.clip: Clipper | None = None
+        self._parameters: list[nn.Parameter] = []
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Take `model`, place it as the strategy says, and return the model to call."""
+        self.model = self.strategy.prepare(model)
+        self.refresh()
+        return self.model
+
+    def refresh(self) -> None:
+        """Take the list of parameters anew."""
+        self._parameters = list(self.model.parameters())
+
+    def drive(self, optimizer: Optimizer, scheduler: Any, clip: Clipper, *, steps_schedule: bool) -> None:
+        """Take what updates the model. A schedule that waits for a metric is not stepped here."""
+        self.optimizer, self.scheduler, self.clip = optimizer, scheduler, clip
+        self.steps_schedule = steps_schedule
+
+    @contextmanager
+    def computing(self, model: nn.Module) -> Iterator[None]:
+        """Make `model` compute in the engine's precision inside the block."""
+        with self.precision.applied(model):
+            yield
+
+    def forward_backward(self, trainer: Any, group: Any, tally: _Adds, events: _Fires) -> bool:
+        """Run `trainer.training_step` on every micro-batch of a group; gradients are exchanged on the last.
+
+        Returns False where a callback asked, between micro-batches, to leave: the step is then broken off, nothing of
+        it is applied and its gradients are dropped.
+        """
+        batches, items = group
+        trainer.current_gradient_accumulation_steps = last = len(batches)
+        model, accumulating = self.model, self.strategy.accumulating
+        for number, inputs in enumerate(batches, start=1):
+            with accumulating(model, last=number == last):
+                tally.add(trainer.training_step(model, inputs, items))
+            if number < last:
+                events.fire("on_substep_end")
+                control = trainer.control
+                if control.should_epoch_stop or control.should_training_stop:
+                    self.zero_grad()
+                    return False
+        return True
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Run backward from a loss, scaled where the precision asks for it."""
+        self.precision.backward(loss, **kwargs)
+
+    def apply(self, tally: _Adds, events: _Fires) -> None:
+        """Clip, step the optimizer, step the schedule unless the optimizer's step was skipped, zero the gradients.
+
+        The learning rate that is noted is the one of this step: read after the optimizer and before the schedule.
+        """
+        optimizer = self.optimizer
+        assert optimizer is not None
+        assert self.clip is not None
+        self.precision.unscale(optimizer)
+        tally.grad_norm = self.clip(self._parameters)
+        events.fire("on_pre_optimizer_step")
+        stepped = self.precision.step(optimizer)
+        events.fire("on_optimizer_step")
+        tally.learning_rate = optimizer.param_groups[0]["lr"]
+        if stepped and self.steps_schedule:
+            self.scheduler.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Drop every gradient of the model, of parameters that no optimizer knows as well."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Return the user's model from inside a prepared one."""
+        return self.strategy.unwrap(model)

@@ -1,0 +1,37 @@
+"""What a way of spreading a model over devices must offer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from surestep.runtime.world import World
+
+
+class Strategy(Protocol):
+    """Places the model, says when gradients are exchanged, and brings together what the ranks have.
+
+    `precisions` names the number formats that the strategy takes; anything else is refused by name.
+    """
+
+    world: World
+    device: torch.device
+    precisions: frozenset[str]
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model to call: the same one, or one that wraps it."""
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Return the user's model from inside a prepared one."""
+
+    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Return the context of a micro-batch; gradients are exchanged on the last of a step."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over the ranks."""
+
+    def gather(self, value: Any) -> Any:
+        """Return the samples of all ranks, in order, from a nested structure of tensors."""

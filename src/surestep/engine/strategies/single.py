@@ -1,0 +1,44 @@
+"""One process, one device."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surestep.runtime.world import World
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+class SingleDevice:
+    """The whole model on one device; nothing to exchange."""
+
+    precisions = frozenset({"no", "bf16", "fp16"})
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self.world = world
+        self.device = device
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return `model` itself."""
+        return model
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Return `model` itself, or what `torch.compile` wrapped."""
+        return getattr(model, "_orig_mod", model)
+
+    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        del model, last
+        return _NOTHING
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return `value`: the mean over one rank."""
+        return value
+
+    def gather(self, value: Any) -> Any:
+        """Return `value`: there is no other rank."""
+        return value

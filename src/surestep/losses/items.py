@@ -1,0 +1,115 @@
+"""How many items (labels) a loss counts, and whether a model's loss divides by the count that it is given.
+
+A model that divides its summed loss by the count of the whole step gives an exact mean over ragged micro-batches; one
+that ignores the count gives a mean over its own micro-batch, which the trainer divides by their number. The original
+tells the two apart by the signature of `forward`, and so makes the loss of models that merely accept keywords too
+large. Here a declaration counts, and without one the model is asked: its loss is taken without a count and with one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -100
+# Two losses of one batch agree when they differ by no more than rounding, bfloat16 included.
+_TOLERANCE = 5e-3
+
+LossOf = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemUse:
+    """What a loss does with the item count: whether it divides by it, and whether it shifts labels before counting."""
+
+    used: bool
+    shifted: bool
+
+
+def accepts_count(model: Any) -> bool:
+    """Say whether the model may take an item count: declared by `accepts_loss_kwargs`, else by `forward(**kwargs)`."""
+    declared = getattr(model, "accepts_loss_kwargs", None)
+    if declared is not None:
+        return bool(declared)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def shifts_labels(model: Any) -> bool:
+    """Guess from the model's declared loss type whether position i is compared with label i + 1."""
+    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return getattr(model, "loss_type", None) == "ForCausalLM" and not encoder_decoder
+
+
+def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
+    """Count the labels that are not -100 over micro-batches; None where labels are no tensors.
+
+    `shift_labels`, where a collator gives them, are counted as they are.
+    """
+    total: Tensor | int = 0
+    for batch in batches:
+        labels = batch.get("shift_labels")
+        if labels is None:
+            labels = batch.get("labels")
+            if not isinstance(labels, Tensor):
+                return None
+            labels = labels[..., 1:] if shifted else labels
+        total = total + (labels != IGNORED).sum()
+    return total if isinstance(total, Tensor) else None
+
+
+def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any], *, expected_shift: bool) -> ItemUse:
+    """Find out what a loss does with the item count by taking it without one and with one.
+
+    `loss_of(count)` returns the loss of `batch`; call this inside `undisturbed`. A loss that divides by the count in
+    no way that is understood is taken as not using it.
+    """
+    whole, inner = (_labels(batch, shifted=shifted) for shifted in (False, True))
+    if whole == 0:
+        return ItemUse(used=False, shifted=expected_shift)
+    given = 3 * whole + 1
+    plain = float(loss_of(None))
+    counted = float(loss_of(torch.tensor(given)))
+    if plain == 0 or _close(plain, counted):
+        return ItemUse(used=False, shifted=expected_shift)
+    true_count = counted * given / plain
+    candidates = {expected_shift: inner if expected_shift else whole, not expected_shift: whole if expected_shift else inner}
+    for shifted, count in candidates.items():
+        if _close(true_count, count):
+            return ItemUse(used=True, shifted=shifted)
+    return ItemUse(used=False, shifted=expected_shift)
+
+
+def _labels(batch: Mapping[str, Any], *, shifted: bool) -> int:
+    count = count_items([batch], shifted=shifted)
+    return 0 if count is None else int(count)
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= _TOLERANCE * max(abs(one), abs(other))
+
+
+class undisturbed:  # noqa: N801 (used as a context, like torch.no_grad)
+    """Run a model for a look: no gradient, no dropout, no statistics; generators and modes are as before afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modes = {module: module.training for module in model.modules()}
+        self._model = model
+        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+        self._contexts = (torch.random.fork_rng(devices), torch.no_grad())
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            context.__enter__()
+        self._model.eval()
+
+    def __exit__(self, *error: Any) -> None:
+        for module, training in self._modes.items():
+            module.training = training
+        for context in reversed(self._contexts):
+            context.__exit__(*error)

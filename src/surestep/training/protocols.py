@@ -1,0 +1,53 @@
+"""What the loop asks of others. These are the seams: anything that fits may drive, or be driven by, the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from surestep.training.state import TrainerControl, TrainerState
+from surestep.training.tally import Tally
+
+Batch = Any
+# The micro-batches of one step, and the number of items (labels) that its loss counts, where somebody needs it.
+Group = tuple[list[Batch], Tensor | int | None]
+
+
+class Fires(Protocol):
+    """Where events go."""
+
+    def fire(self, event: str, **extra: Any) -> None:
+        """Tell whoever listens."""
+
+
+class Steps(Protocol):
+    """What a step asks of a trainer. These are methods that users override, so that dispatch is plain Python."""
+
+    args: Any
+    state: TrainerState
+    control: TrainerControl
+    current_gradient_accumulation_steps: int
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """Run forward and backward on a micro-batch and return its loss, detached."""
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Any]:
+        """Fetch the micro-batches of a step and count their items."""
+
+
+class StepRunner(Protocol):
+    """What the loop asks of an engine: the whole of a step, in two halves."""
+
+    model: nn.Module
+    device: torch.device
+
+    def forward_backward(self, trainer: Steps, group: Group, tally: Tally, events: Fires) -> bool:
+        """Run every micro-batch of a step; False if a callback broke the step off."""
+
+    def apply(self, tally: Tally, events: Fires) -> None:
+        """Clip, step the optimizer and the schedule, zero the gradients."""

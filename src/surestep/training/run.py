@@ -1,0 +1,120 @@
+"""Everything that one call of `train` works with, and its progress through the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from surestep.data.position import DataPosition
+from surestep.logs import get_logger
+from surestep.training.events import Events
+from surestep.training.plan import Plan
+from surestep.training.protocols import Batch, Group, StepRunner, Steps
+from surestep.training.tally import Tally
+
+logger = get_logger(__name__)
+
+# Called with each micro-batch once its step is done: counts tokens, floating-point operations.
+Meter = Callable[[Batch], Any]
+# Gives the batches of an epoch, from the position on.
+Reader = Callable[[DataPosition], Iterator[Batch]]
+
+
+@dataclass
+class Run:
+    """The parts of a run, each with its own state, and where the run stands among its batches.
+
+    `after_fetch` is called once, when the first group of a resumed run has been fetched: it restores the random
+    generators, which fetching may have moved.
+    """
+
+    trainer: Steps
+    plan: Plan
+    engine: StepRunner
+    events: Events
+    tally: Tally
+    position: DataPosition
+    read: Reader
+    meters: list[Meter] = field(default_factory=list)
+    after_fetch: Callable[[], None] | None = None
+    batches_done: int = 0
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs that are left, from the one of the position on."""
+        while self.position.epoch < self.plan.epochs and not self.finished:
+            yield self.position.epoch
+            if not self.trainer.control.should_training_stop:
+                self.position.next_epoch()
+                self.batches_done = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step of the plan is done."""
+        return self.trainer.state.global_step >= self.plan.max_steps
+
+    def groups(self) -> Iterator[Group]:
+        """Yield the groups of micro-batches that are left of this epoch, one for each step.
+
+        The last group may be smaller, also when a stream ends in the middle of one. An epoch without a single batch
+        ends the run, with a warning.
+        """
+        plan, batches = self.plan, self.read(self.position)
+        first = self.batches_done // plan.accumulation
+        for step in range(first, plan.steps_per_epoch):
+            group = self.trainer.get_batch_samples(batches, plan.group_size(step), self.engine.device)
+            if not group[0]:
+                break
+            if self.after_fetch is not None:
+                self.after_fetch()
+                self.after_fetch = None
+            yield group
+            if self.finished:
+                break
+        if self.batches_done == 0:
+            self._stop_for_lack_of_data()
+
+    def count(self, group: Group) -> None:
+        """Count the step that `group` made, and its samples."""
+        state, plan = self.trainer.state, self.plan
+        size = len(group[0])
+        self.batches_done += size
+        self.position.advance(size * plan.total_batch_size // plan.accumulation)
+        self.tally.steps += 1
+        state.global_step += 1
+        state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
+        for meter in self.meters:
+            for batch in group[0]:
+                meter(batch)
+
+    @property
+    def leaving_epoch(self) -> bool:
+        """Whether somebody asked to leave the epoch, or the run."""
+        control = self.trainer.control
+        return control.should_epoch_stop or control.should_training_stop
+
+    def _stop_for_lack_of_data(self) -> None:
+        logger.warning(
+            "The training data gave not a single batch in epoch %d, so training stops at step %d of %d. A stream that "
+            "ended for good does this; give one that can be read again, or set max_steps to what it holds.",
+            self.position.epoch,
+            self.trainer.state.global_step,
+            self.plan.max_steps,
+        )
+        self.trainer.control.should_training_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress: position, batches and open sums."""
+        return {
+            "position": self.position.state_dict(),
+            "batches_done": self.batches_done,
+            "accumulation": self.plan.accumulation,
+            "total_batch_size": self.plan.total_batch_size,
+            "tally": self.tally.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the progress back."""
+        self.position.load_state_dict(state["position"])
+        self.batches_done = state["batches_done"]
+        self.tally.load_state_dict(state["tally"])

@@ -1,0 +1,61 @@
+"""What happened since the last log, summed on the device and read by the host once per log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Tally:
+    """Sums between logs: the loss of every micro-batch, the steps, and the last step's norm and learning rate.
+
+    `hide_nonfinite` counts a loss that is not finite as the mean of those since the last log, which is what the
+    original's `logging_nan_inf_filter` does to the log; weights and gradients do not know of it.
+    """
+
+    def __init__(self, device: torch.device, *, hide_nonfinite: bool = False) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.steps = 0
+        self.grad_norm: Tensor | float | None = None
+        self.learning_rate: Tensor | float | None = None
+        self._logged_loss = 0.0
+        self._logged_steps = 0
+        self._hide_nonfinite = hide_nonfinite
+
+    def add(self, loss: Tensor) -> None:
+        """Add the loss of a micro-batch, as `training_step` returned it: already divided for accumulation."""
+        if self._hide_nonfinite:
+            loss = torch.where(torch.isfinite(loss), loss, self.loss / (1 + self.steps))
+        self.loss += loss
+
+    def drain(self) -> float:
+        """Return the mean loss per step since the last log and start anew. This is the host read of a log."""
+        total, steps = self.loss.item(), self.steps
+        self.loss.zero_()
+        self.steps = 0
+        self._logged_loss += total
+        self._logged_steps += steps
+        return total / steps
+
+    def mean_loss(self) -> float:
+        """Return the mean loss per step of the whole run, across resumes."""
+        steps = self._logged_steps + self.steps
+        return (self._logged_loss + self.loss.item()) / steps if steps else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, the open ones too, so that a resumed run logs what an uninterrupted one would have."""
+        return {
+            "loss": self.loss.item(),
+            "steps": self.steps,
+            "logged_loss": self._logged_loss,
+            "logged_steps": self._logged_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the sums back."""
+        self.loss.fill_(state["loss"])
+        self.steps = state["steps"]
+        self._logged_loss = state["logged_loss"]
+        self._logged_steps = state["logged_steps"]
