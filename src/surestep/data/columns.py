@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from surestep.errors import DataError
 from surestep.logs import get_logger
@@ -133,11 +133,9 @@ def labels_come_from_dataset(collator: Any) -> bool:
 
 def has_columns(dataset: Any) -> bool:
     """Say whether the dataset is a table whose columns can be dropped before any row is read (`datasets.Dataset`)."""
-    return (
-        isinstance(getattr(dataset, "column_names", None), list | tuple)
-        and hasattr(dataset, "remove_columns")
-        and hasattr(dataset, "__getitem__")
-    )
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "remove_columns"):
+        return False
+    return isinstance(getattr(dataset, "column_names", None), list | tuple)
 
 
 def drop_unused(dataset: Any, columns: ModelColumns, description: str = "dataset", *, need_labels: bool = False) -> Any:

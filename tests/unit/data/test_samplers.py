@@ -6,7 +6,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torch.utils.data import SequentialSampler as TorchSequentialSampler
 
 from surestep.data.loaders import LoaderSettings, build_loader, set_epoch
-from surestep.data.samplers import Seekable, SeededRandomSampler, SequentialSampler, adopt
+from surestep.data.samplers import SeededRandomSampler, Seekable, SequentialSampler, adopt
 from surestep.errors import DataError
 
 
