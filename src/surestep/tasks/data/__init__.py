@@ -1,0 +1,1 @@
+"""Declared data: tables from files, names and libraries, and their splits."""

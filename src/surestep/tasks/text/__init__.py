@@ -1,0 +1,1 @@
+"""Text classification: sentences in, classes out."""
