@@ -1,0 +1,108 @@
+"""The arguments of a run: all topics, flat, checked when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from surestep.config import checks
+from surestep.config.export import Export
+from surestep.config.fields import TOPICS, AllFields, rules_of
+from surestep.config.place import Place
+from surestep.config.rules import Rule, parse_settings
+from surestep.config.setters import Setters
+from surestep.config.topic import Topic
+from surestep.config.topics.seq2seq import SEQ2SEQ, GenerationArguments
+from surestep.config.unserved import refuse_unserved
+from surestep.errors import ArgumentError
+
+
+@dataclass(repr=False)
+class TrainingArguments(Setters, Place, Export, AllFields):
+    """Every setting of a run.
+
+    Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time` and
+    `tensorboard_dir` are ours. Making one reads the environment and changes nothing outside. What cannot be right
+    raises `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
+    `validate_parameters` looks at them again.
+    """
+
+    # A subclass may add fields that take a JSON object as a string.
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        "accelerator_config",
+        "fsdp_config",
+        "deepspeed",
+        "activation_checkpointing_kwargs",
+        "gradient_checkpointing_kwargs",
+        "lr_scheduler_kwargs",
+    ]
+    _topics: ClassVar[tuple[Topic, ...]] = TOPICS
+    _rules: ClassVar[dict[str, Rule]] = rules_of(TOPICS)
+
+    # What the original keeps beside the fields; nothing sets them yet.
+    deepspeed_plugin = None
+    fsdp_plugin_args = None
+
+    def __post_init__(self) -> None:
+        self._settle()
+
+    def validate_parameters(self) -> None:
+        """Check every value again, after some were changed. Raises as construction does."""
+        self._settle()
+
+    @property
+    def mixed_precision(self) -> str:
+        """The number format of training: "no", "fp16" or "bf16"."""
+        return checks.mixed_precision(self)
+
+    def _settle(self) -> None:
+        """Put every value into its one form, work out what follows from others, and refuse what cannot be right."""
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name, None)
+            if isinstance(value, str) and value.startswith("{"):
+                setattr(self, name, parse_settings(name, value))
+        _refuse(self._apply_rules())
+        checks.derive(self)
+        for topic in self._topics:
+            topic.normalise(self)
+        _refuse(self._check())
+        refuse_unserved(self)
+
+    def _apply_rules(self) -> Iterator[str]:
+        """Pass each value through the rule of its field; yield what is refused."""
+        for name, rule in self._rules.items():
+            value = getattr(self, name)
+            # A subclass whose own default is None means something by it.
+            if value is None and type(self).__dataclass_fields__[name].default is None:
+                continue
+            try:
+                setattr(self, name, rule(name, value))
+            except ArgumentError as error:
+                yield str(error)
+
+    def _check(self) -> Iterator[str]:
+        """Yield what cannot be right between values."""
+        for topic in self._topics:
+            yield from topic.check(self)
+        yield from checks.check(self)
+        earlier: Any = self.__dict__.get("_accumulation")
+        yield from checks.work_out_accumulation(self, earlier)
+        self._accumulation = self.gradient_accumulation_steps
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    """Raise for all problems at once."""
+    found = list(problems)
+    if len(found) == 1:
+        raise ArgumentError(found[0])
+    if found:
+        raise ArgumentError("\n".join([f"{len(found)} settings cannot be right:", *(f"  - {line}" for line in found)]))
+
+
+@dataclass(repr=False)
+class Seq2SeqTrainingArguments(GenerationArguments, TrainingArguments):
+    """Every setting of a run that evaluates by generating."""
+
+    _topics: ClassVar[tuple[Topic, ...]] = (*TOPICS, SEQ2SEQ)
+    _rules: ClassVar[dict[str, Rule]] = rules_of((*TOPICS, SEQ2SEQ))

@@ -1,0 +1,119 @@
+"""What crosses topics: values that follow from others, and what must hold between them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from surestep.config.enums import IntervalStrategy, SaveStrategy, SchedulerType
+from surestep.runtime.world import current_world
+
+if TYPE_CHECKING:
+    from surestep.config.arguments import TrainingArguments
+
+_WATCHES_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+
+
+def derive(args: TrainingArguments) -> None:
+    """Fill in what follows from other topics. Doing it twice changes nothing."""
+    if args.eval_strategy != IntervalStrategy.NO:
+        args.do_eval = True
+    if args.eval_strategy == IntervalStrategy.STEPS and not args.eval_steps:
+        args.eval_steps = args.logging_steps
+    if args.metric_for_best_model is None and (
+        args.load_best_model_at_end or args.lr_scheduler_type in _WATCHES_METRIC
+    ):
+        args.metric_for_best_model = "loss"
+    if args.use_cpu:
+        args.dataloader_pin_memory = False
+    if _forks_workers(args):
+        args.dataloader_multiprocessing_context = "fork"
+
+
+def _forks_workers(args: TrainingArguments) -> bool:
+    """Say whether loading processes must be forked: several of them beside Apple's GPU, and nothing else asked for."""
+    if platform.system() != "Darwin" or args.dataloader_num_workers < 2 or args.dataloader_multiprocessing_context:
+        return False
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def check(args: TrainingArguments) -> Iterator[str]:
+    """Yield what cannot be right between topics."""
+    yield from _check_best_model(args)
+    yield from _check_devices(args)
+    if args.lr_scheduler_type in _WATCHES_METRIC and args.eval_strategy == IntervalStrategy.NO:
+        name = SchedulerType(args.lr_scheduler_type).value
+        yield (
+            f'lr_scheduler_type="{name}" follows a metric, and eval_strategy="no" measures none. '
+            'Write eval_strategy="epoch" or "steps".'
+        )
+
+
+def _check_best_model(args: TrainingArguments) -> Iterator[str]:
+    # Saving and evaluating need not share a schedule: the best model is saved when it is found.
+    saves_best = args.save_strategy == SaveStrategy.BEST
+    wanted = 'save_strategy="best"' if saves_best else "load_best_model_at_end=True"
+    if not (saves_best or args.load_best_model_at_end):
+        return
+    if args.eval_strategy == IntervalStrategy.NO:
+        yield f'{wanted} needs evaluations, and eval_strategy is "no". Write eval_strategy="epoch" or "steps".'
+    if saves_best and args.metric_for_best_model is None:
+        yield f'{wanted} needs metric_for_best_model. Write metric_for_best_model="loss", or the metric to watch.'
+    if args.load_best_model_at_end and args.save_strategy == SaveStrategy.NO:
+        yield f'{wanted} needs checkpoints, and save_strategy is "no". Write save_strategy="best".'
+
+
+def _check_devices(args: TrainingArguments) -> Iterator[str]:
+    """Yield what the device cannot do. torch is imported only where the answer depends on it."""
+    if args.bf16 or args.bf16_full_eval:
+        from surestep.runtime.device import supports_bf16
+
+        if not supports_bf16(args.device):
+            name = "bf16" if args.bf16 else "bf16_full_eval"
+            yield f"{name}=True: {args.device} does not compute in bfloat16. Write fp16=True, or use_cpu=True."
+    if args.tf32:
+        import torch
+
+        if not torch.cuda.is_available() or torch.cuda.get_device_capability(args.device)[0] < 8:
+            yield f"tf32=True: {args.device} has no TF32 (Ampere and newer GPUs have). Write tf32=None."
+
+
+def work_out_accumulation(args: TrainingArguments, earlier: int | None) -> Iterator[str]:
+    """Set accumulation from `global_batch_size`, or yield why it cannot be. `earlier` is what was worked out before."""
+    total = args.global_batch_size
+    if total is None:
+        return
+    per_device, devices = args.per_device_train_batch_size, current_world().size
+    unit, given = per_device * devices, args.gradient_accumulation_steps
+    here = f"per_device_train_batch_size={per_device} on {devices} device(s)"
+    if total % unit:
+        below = total // unit * unit
+        sizes = f"{below} or {below + unit}" if below else f"{unit}"
+        other = _largest_divisor(total, devices, per_device)
+        yield (
+            f"global_batch_size={total} is no multiple of {unit}, the samples of {here}. "
+            f"Write global_batch_size={sizes}{f', or per_device_train_batch_size={other}' if other else ''}."
+        )
+    elif given not in {1, total // unit, earlier}:
+        yield (
+            f"gradient_accumulation_steps={given} contradicts global_batch_size={total}, which means {total // unit} "
+            f"with {here}. Write one of the two."
+        )
+    else:
+        args.gradient_accumulation_steps = total // unit
+
+
+def _largest_divisor(total: int, devices: int, at_most: int) -> int:
+    """Return the largest batch of a device, of `at_most` samples, that divides the total; 0 where there is none."""
+    return max((size for size in range(1, at_most + 1) if total % (size * devices) == 0), default=0)
+
+
+def mixed_precision(args: TrainingArguments) -> str:
+    """Return "no", "fp16" or "bf16": from the arguments, else from accelerate's environment."""
+    if args.fp16:
+        return "fp16"
+    return "bf16" if args.bf16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

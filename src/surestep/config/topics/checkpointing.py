@@ -1,0 +1,55 @@
+"""Checkpointing: when checkpoints are written, and how many stay."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from surestep.config.enums import SaveStrategy
+from surestep.config.rules import Member, Number, whole
+from surestep.config.steps import check_interval, whole_interval
+from surestep.config.topic import Topic
+
+
+@dataclass
+class CheckpointingArguments:
+    """When checkpoints are written, and how many stay."""
+
+    save_only_model: bool = field(
+        default=False, metadata={"help": "Write the model alone; such a checkpoint cannot be resumed."}
+    )
+    save_strategy: SaveStrategy | str = field(
+        default="steps", metadata={"help": "When to write a checkpoint: no, steps, epoch, best."}
+    )
+    save_steps: float = field(
+        default=500, metadata={"help": "Steps between two checkpoints; below 1 it is a fraction of all steps."}
+    )
+    save_on_each_node: bool = field(
+        default=False, metadata={"help": "Write on every machine, for machines that share no storage."}
+    )
+    save_total_limit: int | None = field(
+        default=None, metadata={"help": "Keep the newest so many checkpoints, and the best; None keeps all."}
+    )
+    enable_jit_checkpoint: bool = field(
+        default=False, metadata={"help": "Write a checkpoint when the scheduler asks the process to end."}
+    )
+
+
+def _normalise(args: CheckpointingArguments) -> None:
+    if args.save_strategy == SaveStrategy.STEPS:
+        args.save_steps = whole_interval(args.save_steps)
+
+
+def _check(args: CheckpointingArguments) -> Iterator[str]:
+    if args.save_strategy == SaveStrategy.STEPS:
+        yield from check_interval("save_steps", args.save_steps, 'save_strategy="no" to save nothing')
+
+
+CHECKPOINTING = Topic(
+    CheckpointingArguments,
+    rules={
+        "save_strategy": Member(SaveStrategy),
+        "save_steps": Number(0, instead="Write the steps between two checkpoints, such as 500."),
+        "save_total_limit": whole(1, optional=True, instead="Write None to keep every checkpoint."),
+    },
+    normalise=_normalise,
+    check=_check,
+)

@@ -1,0 +1,72 @@
+"""Data: how samples are loaded, ordered and cut to what the model takes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from surestep.config.rules import Choice, Names, whole
+from surestep.config.topic import Topic
+
+SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance")
+START_METHODS = ("fork", "spawn", "forkserver")
+
+
+@dataclass
+class DataArguments:
+    """How samples are loaded, ordered and cut to what the model takes."""
+
+    dataloader_drop_last: bool = field(default=False, metadata={"help": "Leave out a last batch that is not full."})
+    dataloader_num_workers: int = field(
+        default=0, metadata={"help": "Processes that load data; 0 loads in the training process."}
+    )
+    dataloader_pin_memory: bool = field(default=True, metadata={"help": "Load into pinned memory, for faster copies."})
+    dataloader_persistent_workers: bool = field(
+        default=False, metadata={"help": "Keep the loading processes alive between epochs."}
+    )
+    dataloader_prefetch_factor: int | None = field(
+        default=None, metadata={"help": "Batches that each loading process prepares ahead; None leaves it to torch."}
+    )
+    dataloader_multiprocessing_context: str | None = field(
+        default=None, metadata={"help": "How loading processes start.", "choices": [*START_METHODS]}
+    )
+    dataloader_in_order: bool = field(
+        default=True, metadata={"help": "Take batches in their order, not as soon as one is ready."}
+    )
+    remove_unused_columns: bool = field(
+        default=True, metadata={"help": "Drop the columns that the model's forward does not take."}
+    )
+    label_names: list[str] | None = field(
+        default=None, metadata={"help": "Names of the inputs that are labels; None reads them from the model."}
+    )
+    train_sampling_strategy: str = field(
+        default="random", metadata={"help": "Order of the training samples.", "choices": [*SAMPLING]}
+    )
+    length_column_name: str = field(default="length", metadata={"help": "Column that holds the samples' lengths."})
+
+
+def _check(args: DataArguments) -> Iterator[str]:
+    if args.dataloader_num_workers > 0:
+        return
+    for name, off in (
+        ("dataloader_prefetch_factor", None),
+        ("dataloader_multiprocessing_context", None),
+        ("dataloader_persistent_workers", False),
+    ):
+        value = getattr(args, name)
+        if value != off:
+            yield (
+                f"{name}={value!r} needs loading processes, and dataloader_num_workers is 0. "
+                f"Write dataloader_num_workers=1 or more, or {name}={off}."
+            )
+
+
+DATA = Topic(
+    DataArguments,
+    rules={
+        "dataloader_num_workers": whole(0, instead="Write 0 to load in the training process."),
+        "dataloader_prefetch_factor": whole(1, optional=True, instead="Write None to leave it to torch."),
+        "dataloader_multiprocessing_context": Choice(START_METHODS, optional=True),
+        "label_names": Names(optional=True),
+        "train_sampling_strategy": Choice(SAMPLING),
+    },
+    check=_check,
+)

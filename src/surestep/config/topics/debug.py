@@ -1,0 +1,33 @@
+"""Debug: what is watched besides training."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from surestep.config.enums import DebugOption
+from surestep.config.rules import Member, refuse
+from surestep.config.topic import Topic
+
+
+@dataclass
+class DebugArguments:
+    """What is watched besides training."""
+
+    debug: str | list[DebugOption] = field(
+        default="", metadata={"help": "What to watch, separated by spaces: underflow_overflow, tpu_metrics_debug."}
+    )
+    skip_memory_metrics: bool = field(default=True, metadata={"help": "Leave memory figures out of the metrics."})
+
+
+def _options(name: str, value: Any) -> list[Any]:
+    """Take options as a list; None and "" are none."""
+    words = value.split() if isinstance(value, str) and not isinstance(value, DebugOption) else value
+    if words is None or words is False:
+        return []
+    if isinstance(words, DebugOption):
+        words = [words]
+    if not isinstance(words, list | tuple):
+        raise refuse(name, value, "a string of options or a list of them", 'Write debug="underflow_overflow".')
+    return [Member(DebugOption)(name, word) for word in words]
+
+
+DEBUG = Topic(DebugArguments, rules={"debug": _options})

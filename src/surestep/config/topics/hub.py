@@ -1,0 +1,30 @@
+"""Hub: what is pushed to the Hugging Face Hub."""
+
+from dataclasses import dataclass, field
+
+from surestep.config.enums import HubStrategy
+from surestep.config.rules import Member
+from surestep.config.topic import Topic
+
+
+@dataclass
+class HubArguments:
+    """What is pushed to the Hub, and where."""
+
+    push_to_hub: bool = field(default=False, metadata={"help": "Push the model whenever it is saved."})
+    # No part of any repr: a subclass with `@dataclass` gets one of its own.
+    hub_token: str | None = field(
+        default=None, repr=False, metadata={"help": "Token for the Hub; None takes the login's."}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "Make a new repository private; None takes the organisation's default."}
+    )
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository to push to, as 'owner/name'."})
+    hub_strategy: HubStrategy | str = field(
+        default="every_save", metadata={"help": "What to push, and when: end, every_save, checkpoint, all_checkpoints."}
+    )
+    hub_always_push: bool = field(default=False, metadata={"help": "Push even while the previous push is under way."})
+    hub_revision: str | None = field(default=None, metadata={"help": "Branch or tag to push to."})
+
+
+HUB = Topic(HubArguments, rules={"hub_strategy": Member(HubStrategy)})

@@ -1,0 +1,28 @@
+"""Script flags: kept for the user's own script. The trainer does not read them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from surestep.config.rules import Text
+from surestep.config.topic import Topic
+
+
+@dataclass
+class ScriptArguments:
+    """Flags for the user's own script."""
+
+    do_train: bool = field(default=False, metadata={"help": "For scripts: whether to train."})
+    do_eval: bool = field(default=False, metadata={"help": "For scripts: whether to evaluate; set by eval_strategy."})
+    do_predict: bool = field(default=False, metadata={"help": "For scripts: whether to predict."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "For scripts: the checkpoint to hand to train()."}
+    )
+    local_rank: int = field(default=-1, metadata={"help": "For launchers that pass it; never read."})
+
+
+def _checkpoint(name: str, value: Any) -> Any:
+    """Take a path; True and False as well, since train() takes them."""
+    return value if isinstance(value, bool) else Text(optional=True)(name, value)
+
+
+SCRIPT = Topic(ScriptArguments, rules={"resume_from_checkpoint": _checkpoint})

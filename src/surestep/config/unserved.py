@@ -1,0 +1,103 @@
+"""What the arguments name and nothing serves yet. A row goes when its feature comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from surestep.config.enums import OptimizerNames
+from surestep.config.topics.hardware import AcceleratorConfig
+from surestep.errors import NotServedError
+
+# The optimizers that are built from torch alone.
+_SERVED_OPTIMIZERS = {
+    OptimizerNames.ADAMW_TORCH,
+    OptimizerNames.ADAMW_TORCH_FUSED,
+    OptimizerNames.SGD,
+    OptimizerNames.ADAGRAD,
+    OptimizerNames.RMSPROP,
+    OptimizerNames.NADAM,
+    OptimizerNames.RADAM,
+    OptimizerNames.MUON,
+}
+_SERVED_TRACKERS = {"tensorboard"}
+
+
+@dataclass(frozen=True)
+class Unserved:
+    """The row of the scope that will serve a setting, and the values that need no serving."""
+
+    row: str
+    fine: Callable[[Any], bool] = lambda value: not value
+
+
+def _is(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: any(value is fine or value == fine for fine in values)
+
+
+def _switches_nothing_on(settings: Any) -> bool:
+    return not settings or (isinstance(settings, dict) and not any(settings.values()))
+
+
+def _plain_checkpointing(settings: Any) -> bool:
+    return not settings or not ({"every_n_layers", "offload"} & set(settings))
+
+
+UNSERVED: dict[str, Unserved] = {
+    "optim": Unserved("B8", lambda value: value in _SERVED_OPTIMIZERS),
+    "optim_target_modules": Unserved("B8"),
+    "activation_checkpointing_kwargs": Unserved("B6", _plain_checkpointing),
+    "use_liger_kernel": Unserved("B7"),
+    "liger_kernel_config": Unserved("B7"),
+    "auto_find_batch_size": Unserved("B6"),
+    "report_to": Unserved("B10", lambda value: set(value) <= _SERVED_TRACKERS),
+    "project": Unserved("B10", _is("huggingface")),
+    "trackio_space_id": Unserved("B10"),
+    "trackio_bucket_id": Unserved("B10"),
+    "trackio_static_space_id": Unserved("B10"),
+    "eval_use_gather_object": Unserved("B12"),
+    "enable_jit_checkpoint": Unserved("H5"),
+    "push_to_hub": Unserved("B13"),
+    "hub_token": Unserved("B13", _is(None, "<HUB_TOKEN>")),
+    "hub_private_repo": Unserved("B13", _is(None)),
+    "hub_model_id": Unserved("B13"),
+    "hub_strategy": Unserved("B13", _is("every_save")),
+    "hub_always_push": Unserved("B13"),
+    "hub_revision": Unserved("B13"),
+    "accelerator_config": Unserved("C1", _is(AcceleratorConfig())),
+    "parallelism_config": Unserved("C3"),
+    "ddp_find_unused_parameters": Unserved("C1", _is(None)),
+    "ddp_bucket_cap_mb": Unserved("C1"),
+    "ddp_broadcast_buffers": Unserved("C1", _is(None)),
+    "ddp_static_graph": Unserved("C1", _is(None)),
+    "ddp_backend": Unserved("C1"),
+    "ddp_timeout": Unserved("C1", _is(1800)),
+    "fsdp": Unserved("C2"),
+    "fsdp_config": Unserved("C2", _switches_nothing_on),
+    "deepspeed": Unserved("C4"),
+    "debug": Unserved("B7"),
+    "skip_memory_metrics": Unserved("B6", _is(True)),
+    "mixed_precision": Unserved("B5", _is("no", "fp16", "bf16")),
+    "sortish_sampler": Unserved("B3"),
+    "predict_with_generate": Unserved("B3"),
+    "generation_max_length": Unserved("B3"),
+    "generation_num_beams": Unserved("B3"),
+    "generation_config": Unserved("B3"),
+}
+# What `accelerate launch` asks for through the environment.
+UNSERVED_ENVIRONMENT = {"ACCELERATE_USE_DEEPSPEED": "C4", "ACCELERATE_USE_FSDP": "C2"}
+
+
+def refuse_unserved(args: object) -> None:
+    """Raise for the first setting that nothing serves yet: never accepted and ignored."""
+    for name, unserved in UNSERVED.items():
+        value = getattr(args, name, None)
+        if hasattr(args, name) and not unserved.fine(value):
+            raise NotServedError(
+                f"{name}={value!r} is not served yet (row {unserved.row} of the scope). Leave {name} at its default."
+            )
+    for name, row in UNSERVED_ENVIRONMENT.items():
+        if os.environ.get(name, "").lower() in {"1", "true", "yes"}:
+            raise NotServedError(f"{name} in the environment is not served yet (row {row} of the scope). Unset it.")
