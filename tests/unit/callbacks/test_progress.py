@@ -23,15 +23,22 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 PRELUDE = """
 import os, sys, time
 from types import SimpleNamespace
-from surestep.callbacks.progress import ProgressCallback
+from surestep.callbacks.progress import Bar, ProgressCallback
 from surestep.training.state import TrainerControl, TrainerState
 
 args = SimpleNamespace(gradient_accumulation_steps=1, output_dir="out", metric_for_best_model="eval_loss")
 state = TrainerState(max_steps=40, train_batch_size=32, num_train_epochs=2)
 control = TrainerControl()
 callback = ProgressCallback()
+draw, draws = Bar._draw, []
+def counted_draw(self):
+    draws.append(None)
+    return draw(self)
+Bar._draw = counted_draw
 def wait_for_draws():
-    time.sleep(0.7)
+    target = len(draws) + 2
+    while len(draws) < target:
+        time.sleep(0.05)
 """
 
 
@@ -152,8 +159,6 @@ def test_forked_child_writes_past_the_bar_of_its_parent(tmp_path):
     status, text = in_terminal(
         """
 import threading
-from surestep.callbacks.progress import Bar
-
 callback.on_train_begin(args, state, control)
 held, forked = threading.Event(), threading.Event()
 
@@ -170,11 +175,15 @@ if pid == 0:
     callback.close()
     sys.stdout.flush()
     os._exit(0)
-forked.set()
-time.sleep(0.5)
-if os.waitpid(pid, os.WNOHANG) != (pid, 0):
+for _ in range(200):
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if ended:
+        break
+    time.sleep(0.1)
+else:
     os.kill(pid, 9)
-    sys.exit("the child hangs or failed")
+forked.set()
+assert (ended, status) == (pid, 0), "the child hangs or failed"
 callback.on_train_end(args, state, control)
 """,
         tmp_path,
