@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from surestep.config import checks
+from surestep.config.construction import OldNames
 from surestep.config.export import Export
 from surestep.config.fields import TOPICS, AllFields, rules_of
 from surestep.config.place import Place
@@ -19,7 +20,7 @@ from surestep.errors import ArgumentError
 
 
 @dataclass(repr=False)
-class TrainingArguments(Setters, Place, Export, AllFields):
+class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
     """Every setting of a run.
 
     Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time` and
@@ -58,6 +59,15 @@ class TrainingArguments(Setters, Place, Export, AllFields):
 
     def _settle(self) -> None:
         """Put every value into its one form, work out what follows from others, and refuse what cannot be right."""
+        self.__dict__["_settled"] = False
+        try:
+            self._normalise()
+        finally:
+            self.__dict__["_settled"] = True
+        _refuse(self._check())
+        refuse_unserved(self)
+
+    def _normalise(self) -> None:
         for name in self._VALID_DICT_FIELDS:
             value = getattr(self, name, None)
             if isinstance(value, str) and value.startswith("{"):
@@ -66,8 +76,8 @@ class TrainingArguments(Setters, Place, Export, AllFields):
         checks.derive(self)
         for topic in self._topics:
             topic.normalise(self)
-        _refuse(self._check())
-        refuse_unserved(self)
+        _refuse(checks.work_out_accumulation(self, self.__dict__.get("_accumulation")))
+        self.__dict__["_accumulation"] = self.gradient_accumulation_steps
 
     def _apply_rules(self) -> Iterator[str]:
         """Pass each value through the rule of its field; yield what is refused."""
@@ -86,9 +96,6 @@ class TrainingArguments(Setters, Place, Export, AllFields):
         for topic in self._topics:
             yield from topic.check(self)
         yield from checks.check(self)
-        earlier: Any = self.__dict__.get("_accumulation")
-        yield from checks.work_out_accumulation(self, earlier)
-        self._accumulation = self.gradient_accumulation_steps
 
 
 def _refuse(problems: Iterator[str]) -> None:

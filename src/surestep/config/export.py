@@ -9,20 +9,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from surestep.config.rules import is_secret, mask
 from surestep.errors import ArgumentError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-def is_secret(name: str) -> bool:
-    """Say whether a field holds a secret: its name ends in `_token`."""
-    return name.endswith("_token")
-
-
-def mask(name: str) -> str:
-    """Return what stands for the secret of a field."""
-    return f"<{name.upper()}>"
 
 
 def _plain(value: Any) -> Any:

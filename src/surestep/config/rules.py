@@ -24,9 +24,24 @@ def plain(value: Any) -> Any:
     return value
 
 
+def is_secret(name: str) -> bool:
+    """Say whether a field holds a secret: its name ends in `_token`."""
+    return name.endswith("_token")
+
+
+def mask(name: str) -> str:
+    """Return what stands for the secret of a field."""
+    return f"<{name.upper()}>"
+
+
+def shown(name: str, value: object) -> str:
+    """Return how a message writes a setting and its value."""
+    return f"{name}={mask(name) if is_secret(name) else repr(value)}"
+
+
 def refuse(name: str, value: object, wants: str, instead: str = "") -> ArgumentError:
     """Return the error for a value that cannot be right: it must be `wants`; `instead` says what to write."""
-    return ArgumentError(f"{name}={value!r} cannot be right: it must be {wants}.{' ' + instead if instead else ''}")
+    return ArgumentError(f"{shown(name, value)} cannot be right: it must be {wants}.{' ' + instead if instead else ''}")
 
 
 def _reads_as_number(text: str) -> bool:
@@ -124,7 +139,7 @@ class Text:
             return os.fspath(value)
         if isinstance(value, str) or (self.optional and value is None):
             return value
-        raise refuse(name, value, "a string" + " or None" * self.optional, f'Write {name}="{value}".')
+        raise refuse(name, value, "a string" + " or None" * self.optional, f"Write {shown(name, str(value))}.")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surestep.config.enums import OptimizerNames
+from surestep.config.rules import shown
 from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.errors import NotServedError
 
@@ -60,7 +61,7 @@ UNSERVED: dict[str, Unserved] = {
     "eval_use_gather_object": Unserved("B12"),
     "enable_jit_checkpoint": Unserved("H5"),
     "push_to_hub": Unserved("B13"),
-    "hub_token": Unserved("B13", _is(None, "<HUB_TOKEN>")),
+    "hub_token": Unserved("B13", _is(None)),
     "hub_private_repo": Unserved("B13", _is(None)),
     "hub_model_id": Unserved("B13"),
     "hub_strategy": Unserved("B13", _is("every_save")),
@@ -95,9 +96,8 @@ def refuse_unserved(args: object) -> None:
     for name, unserved in UNSERVED.items():
         value = getattr(args, name, None)
         if hasattr(args, name) and not unserved.fine(value):
-            raise NotServedError(
-                f"{name}={value!r} is not served yet (row {unserved.row} of the scope). Leave {name} at its default."
-            )
+            where = f"row {unserved.row} of the scope"
+            raise NotServedError(f"{shown(name, value)} is not served yet ({where}). Leave {name} at its default.")
     for name, row in UNSERVED_ENVIRONMENT.items():
         if os.environ.get(name, "").lower() in {"1", "true", "yes"}:
             raise NotServedError(f"{name} in the environment is not served yet (row {row} of the scope). Unset it.")

@@ -1,9 +1,10 @@
 """Hub: what is pushed to the Hugging Face Hub."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from surestep.config.enums import HubStrategy
-from surestep.config.rules import Member
+from surestep.config.rules import Member, Text, mask
 from surestep.config.topic import Topic
 
 
@@ -27,4 +28,9 @@ class HubArguments:
     hub_revision: str | None = field(default=None, metadata={"help": "Branch or tag to push to."})
 
 
-HUB = Topic(HubArguments, rules={"hub_strategy": Member(HubStrategy)})
+def _token(name: str, value: Any) -> Any:
+    """Take a token; the mask that `to_dict` writes for one stands for none."""
+    return None if value == mask(name) else Text(optional=True)(name, value)
+
+
+HUB = Topic(HubArguments, rules={"hub_strategy": Member(HubStrategy), "hub_token": _token})
