@@ -15,6 +15,8 @@ TRAINER_STATE: Final = "trainer_state.json"
 TRAINING_ARGUMENTS: Final = "training_args.json"
 # Position in the data, counters and whatever else the original has no file for.
 PROGRESS: Final = "progress.json"
+# The original leaves this in a folder while it saves on a signal.
+FOREIGN_INCOMPLETE: Final = "checkpoint-is-incomplete.txt"
 
 # Trees (see `checkpoint.tree`): each is `<name>.json`, with `<name>.safetensors` where it holds tensors.
 OPTIMIZER: Final = "optimizer"

@@ -1,0 +1,111 @@
+"""The list of a checkpoint's files with their sizes and checksums, which makes it verifiable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surestep.checkpoint import files, layout
+from surestep.errors import CheckpointError
+
+_FORMAT = "surestep.checkpoint"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a folder, one sentence each, and whether there was anything to check it against."""
+
+    problems: list[str]
+    verified: bool = True
+
+
+def seal(folder: Path, step: int) -> None:
+    """Wait until every file below `folder` is on the disk, then write the manifest over them, and wait for that too.
+
+    Raises:
+        OSError: the disk is full, or a file could not be written.
+    """
+    path = folder / layout.MANIFEST
+    path.unlink(missing_ok=True)
+    entries = {}
+    for file in filter(Path.is_file, files.files_in(folder)):
+        files.sync(file)
+        entries[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "blake2b": files.digest(file)}
+    content = {"format": _FORMAT, "version": _VERSION, "step": step, "files": entries}
+    path.write_text(json.dumps(content | {"seal": _seal_of(content)}, indent=1), encoding="utf-8")
+    files.sync(path)
+    for parent in files.folders_in(folder):
+        files.sync(parent)
+
+
+def has_manifest(folder: Path) -> bool:
+    """Say whether this library committed `folder`."""
+    return (folder / layout.MANIFEST).is_file()
+
+
+def examine(folder: Path, *, deep: bool = True) -> Verdict:
+    """Compare a checkpoint with its manifest: presence and size of each file, and its checksum when `deep`.
+
+    Files that the manifest does not list are welcome. A folder that the original wrote has no manifest: it passes as
+    not verified when it has what the original writes last.
+    """
+    if not folder.is_dir():
+        return Verdict([f"{folder} is missing"])
+    if not has_manifest(folder):
+        return _examine_foreign(folder)
+    try:
+        entries = _read(folder / layout.MANIFEST)
+    except CheckpointError as error:
+        return Verdict([str(error)])
+    found = [_problem(folder / name, entry, deep=deep) for name, entry in entries.items()]
+    return Verdict([problem for problem in found if problem])
+
+
+def _seal_of(content: dict[str, Any]) -> str:
+    return files.text_digest(json.dumps(content, sort_keys=True, separators=(",", ":")))
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+        expected = content.pop("seal")
+        entries: dict[str, dict[str, Any]] = content["files"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
+    if expected != _seal_of(content):
+        raise CheckpointError(f"{path.name} is damaged: its own checksum differs")
+    if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+        raise CheckpointError(f"{path.name} is of format {content['format']} {content['version']}, not known here")
+    return entries
+
+
+def _problem(path: Path, entry: dict[str, Any], *, deep: bool) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != entry["size"]:
+            return f"{path.name} has {size:,} bytes instead of {entry['size']:,}"
+        if deep and files.digest(path) != entry["blake2b"]:
+            return f"{path.name} is damaged: its checksum differs"
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error}"
+    return None
+
+
+def _examine_foreign(folder: Path) -> Verdict:
+    ours = [name for name in (layout.PROGRESS, layout.TRAINING_ARGUMENTS) if (folder / name).exists()]
+    if ours:
+        return Verdict([f"{layout.MANIFEST} is missing beside {ours[0]}"])
+    if (folder / layout.FOREIGN_INCOMPLETE).exists():
+        return Verdict([f"{layout.FOREIGN_INCOMPLETE} says that its save was not completed"])
+    try:
+        json.loads((folder / layout.TRAINER_STATE).read_bytes())
+    except FileNotFoundError:
+        return Verdict([f"neither {layout.MANIFEST} nor {layout.TRAINER_STATE} is there"])
+    except (OSError, ValueError, RecursionError) as error:
+        return Verdict([f"{layout.TRAINER_STATE} is damaged: {error}"])
+    return Verdict([], verified=False)
