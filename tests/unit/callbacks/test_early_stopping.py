@@ -5,7 +5,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import EarlyStoppingCallback as TheirStopping
 from transformers import TrainerControl as TheirControl
@@ -30,10 +30,11 @@ def better(args: SimpleNamespace, value: float, best: float | None) -> bool:
     return best is None or (value > best if args.greater_is_better else value < best)
 
 
+@example(values=[0.5, 0.75], patience=2, threshold=0.25, greater=True, name="accuracy")
 @given(
-    values=st.lists(st.one_of(st.sampled_from([0.5, 0.51, 0.6, float("nan")]), st.floats(-2, 2)), max_size=12),
+    values=st.lists(st.one_of(st.sampled_from([0.5, 0.51, 0.75, float("nan")]), st.floats(-2, 2)), max_size=12),
     patience=st.integers(0, 4),
-    threshold=st.sampled_from([0.0, 0.01, 0.1]),
+    threshold=st.sampled_from([0.0, 0.01, 0.25]),
     greater=st.booleans(),
     name=st.sampled_from(["accuracy", "eval_accuracy"]),
 )
