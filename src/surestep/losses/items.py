@@ -9,7 +9,8 @@ large. Here a declaration counts, and without one the model is asked: its loss i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +79,12 @@ def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any], *, expected_shift:
     if plain == 0 or _close(plain, counted):
         return ItemUse(used=False, shifted=expected_shift)
     true_count = counted * given / plain
-    candidates = {expected_shift: inner if expected_shift else whole, not expected_shift: whole if expected_shift else inner}
-    for shifted, count in candidates.items():
-        if _close(true_count, count):
-            return ItemUse(used=True, shifted=shifted)
-    return ItemUse(used=False, shifted=expected_shift)
+    counts = {
+        expected_shift: inner if expected_shift else whole,
+        not expected_shift: whole if expected_shift else inner,
+    }
+    shifted = min(counts, key=lambda choice: abs(counts[choice] - true_count))
+    return ItemUse(used=_close(true_count, counts[shifted]), shifted=shifted)
 
 
 def _labels(batch: Mapping[str, Any], *, shifted: bool) -> int:
@@ -94,22 +96,15 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _TOLERANCE * max(abs(one), abs(other))
 
 
-class undisturbed:  # noqa: N801 (used as a context, like torch.no_grad)
-    """Run a model for a look: no gradient, no dropout, no statistics; generators and modes are as before afterwards."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modes = {module: module.training for module in model.modules()}
-        self._model = model
-        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-        self._contexts = (torch.random.fork_rng(devices), torch.no_grad())
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-        self._model.eval()
-
-    def __exit__(self, *error: Any) -> None:
-        for module, training in self._modes.items():
-            module.training = training
-        for context in reversed(self._contexts):
-            context.__exit__(*error)
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model for a look: no gradient, dropout or statistics; generators and modes are as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    cards = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"})
+    with torch.random.fork_rng(cards), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training

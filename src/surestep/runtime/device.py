@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from surestep.runtime.nested import map_structure
 from surestep.runtime.world import World
 
 
@@ -38,13 +38,13 @@ def empty_cache(device: torch.device) -> None:
 
 def to_device(data: Any, device: torch.device, *, non_blocking: bool = False) -> Any:
     """Move every tensor of a nested structure; containers keep their type, anything else is returned as it is."""
-    if isinstance(data, torch.Tensor):
-        return data if data.device == device else data.to(device, non_blocking=non_blocking)
-    if isinstance(data, Mapping):
-        moved = {key: to_device(value, device, non_blocking=non_blocking) for key, value in data.items()}
-        return moved if type(data) is dict else type(data)(moved)  # type: ignore[call-arg]
-    if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(to_device(value, device, non_blocking=non_blocking) for value in data))
-    if isinstance(data, tuple | list):
-        return type(data)(to_device(value, device, non_blocking=non_blocking) for value in data)
-    return data
+    if type(data) is dict:
+        # The usual batch, done without a Python call for each tensor: this runs for every micro-batch.
+        moved = {}
+        for key, value in data.items():
+            plain = isinstance(value, torch.Tensor)
+            moved[key] = value.to(device, non_blocking=non_blocking) if plain else to_device(value, device)
+        return moved
+    return map_structure(
+        lambda leaf: leaf.to(device, non_blocking=non_blocking) if isinstance(leaf, torch.Tensor) else leaf, data
+    )

@@ -147,7 +147,7 @@ class Events:
         self._table.clear()
 
     def pop_callback(self, callback: Any) -> Any | None:
-        """Remove and return the first callback that is `callback` or, for a class, an instance of it; None if none is."""
+        """Remove and return the first callback that is `callback` or an instance of it; None if none is."""
         for known in self.callbacks:
             if isinstance(known, callback) if isinstance(callback, type) else known == callback:
                 self.callbacks.remove(known)
@@ -166,4 +166,6 @@ class Events:
 
     def stateful(self) -> list[ExportableState]:
         """Return the callbacks whose state belongs into a checkpoint: those with `state` and `from_state`."""
-        return [item for item in self.callbacks if hasattr(item, "from_state") and callable(getattr(item, "state", None))]
+        return [
+            item for item in self.callbacks if hasattr(item, "from_state") and callable(getattr(item, "state", None))
+        ]

@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 
-from surestep.errors import ArgumentError
+from surestep.errors import ArgumentError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,13 @@ class Plan:
 
         `max_steps` overrides `num_train_epochs` when positive. A fraction of an epoch is rounded up to whole steps.
         """
-        if not batches:
+        if batches is None:
             return cls._stream(accumulation, total_batch_size, max_steps)
+        if batches == 0:
+            raise DataError(
+                f"The training loader gives no batch: the data has {examples} samples and a batch takes "
+                f"{total_batch_size // accumulation}. Set dataloader_drop_last=False or a smaller batch size."
+            )
         steps_per_epoch = math.ceil(batches / accumulation)
         known = batches * total_batch_size // accumulation if examples is None else examples
         if max_steps > 0:

@@ -1,0 +1,86 @@
+"""surestep: a training library for PyTorch. Every step counted once, none lost."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Nothing is imported before it is asked for: `import surestep` needs no torch.
+_HOMES = {
+    "surestep.callbacks.early_stopping": ("EarlyStoppingCallback",),
+    "surestep.callbacks.flow": ("DefaultFlowCallback",),
+    "surestep.callbacks.printer": ("PrinterCallback",),
+    "surestep.callbacks.progress": ("ProgressCallback",),
+    "surestep.config.arguments": ("TrainingArguments",),
+    "surestep.config.enums": ("IntervalStrategy", "OptimizerNames", "SaveStrategy", "SchedulerType"),
+    "surestep.config.parser": ("HfArgumentParser",),
+    "surestep.data.collators.default": ("DefaultDataCollator", "default_data_collator"),
+    "surestep.data.collators.flattening": ("DataCollatorWithFlattening",),
+    "surestep.data.collators.language_modeling": ("DataCollatorForLanguageModeling",),
+    "surestep.data.collators.multiple_choice": ("DataCollatorForMultipleChoice",),
+    "surestep.data.collators.padding": ("DataCollatorWithPadding",),
+    "surestep.data.collators.permutation": ("DataCollatorForPermutationLanguageModeling",),
+    "surestep.data.collators.seq2seq": ("DataCollatorForSeq2Seq",),
+    "surestep.data.collators.token_classification": ("DataCollatorForTokenClassification",),
+    "surestep.errors": ("SurestepError",),
+    "surestep.metrics.prediction": ("EvalLoopOutput", "EvalPrediction", "PredictionOutput", "TrainOutput"),
+    "surestep.runtime.random": ("seed_everything",),
+    "surestep.trainer.trainer": ("Trainer",),
+    "surestep.training.callback": ("TrainerCallback",),
+    "surestep.training.state": ("ExportableState", "TrainerControl", "TrainerState"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 (the table above is the list)
+
+if TYPE_CHECKING:
+    from surestep.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
+    from surestep.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
+    from surestep.callbacks.printer import PrinterCallback as PrinterCallback
+    from surestep.callbacks.progress import ProgressCallback as ProgressCallback
+    from surestep.config.arguments import TrainingArguments as TrainingArguments
+    from surestep.config.enums import IntervalStrategy as IntervalStrategy
+    from surestep.config.enums import OptimizerNames as OptimizerNames
+    from surestep.config.enums import SaveStrategy as SaveStrategy
+    from surestep.config.enums import SchedulerType as SchedulerType
+    from surestep.config.parser import HfArgumentParser as HfArgumentParser
+    from surestep.data.collators.default import DefaultDataCollator as DefaultDataCollator
+    from surestep.data.collators.default import default_data_collator as default_data_collator
+    from surestep.data.collators.flattening import DataCollatorWithFlattening as DataCollatorWithFlattening
+    from surestep.data.collators.language_modeling import (
+        DataCollatorForLanguageModeling as DataCollatorForLanguageModeling,
+    )
+    from surestep.data.collators.multiple_choice import DataCollatorForMultipleChoice as DataCollatorForMultipleChoice
+    from surestep.data.collators.padding import DataCollatorWithPadding as DataCollatorWithPadding
+    from surestep.data.collators.permutation import (
+        DataCollatorForPermutationLanguageModeling as DataCollatorForPermutationLanguageModeling,
+    )
+    from surestep.data.collators.seq2seq import DataCollatorForSeq2Seq as DataCollatorForSeq2Seq
+    from surestep.data.collators.token_classification import (
+        DataCollatorForTokenClassification as DataCollatorForTokenClassification,
+    )
+    from surestep.errors import SurestepError as SurestepError
+    from surestep.metrics.prediction import EvalLoopOutput as EvalLoopOutput
+    from surestep.metrics.prediction import EvalPrediction as EvalPrediction
+    from surestep.metrics.prediction import PredictionOutput as PredictionOutput
+    from surestep.metrics.prediction import TrainOutput as TrainOutput
+    from surestep.runtime.random import seed_everything as seed_everything
+    from surestep.trainer.trainer import Trainer as Trainer
+    from surestep.training.callback import TrainerCallback as TrainerCallback
+    from surestep.training.state import ExportableState as ExportableState
+    from surestep.training.state import TrainerControl as TrainerControl
+    from surestep.training.state import TrainerState as TrainerState
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'surestep' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

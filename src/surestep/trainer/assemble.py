@@ -1,0 +1,151 @@
+"""From arguments and objects to the parts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from surestep.data.loaders import has_length, set_epoch
+from surestep.data.position import DataPosition
+from surestep.data.seek import skip_batches
+from surestep.engine.additions import compile_model, enable_activation_checkpointing, noisy_embeddings
+from surestep.engine.engine import Engine
+from surestep.engine.precision import make_precision
+from surestep.engine.strategies.single import SingleDevice
+from surestep.errors import NotServedError
+from surestep.optim.schedules import needs_metric
+from surestep.runtime.random import enable_full_determinism, seed_everything
+from surestep.trainer.resume import load_state, restore_callbacks, restore_progress
+from surestep.training.plan import Plan
+from surestep.training.run import Meter, Run
+from surestep.training.state import TrainerState
+from surestep.training.tally import Tally
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+
+
+def seed_run(args: Any) -> None:
+    """Seed every generator as the arguments say."""
+    if args.full_determinism:
+        enable_full_determinism(args.seed)
+    else:
+        seed_everything(args.seed)
+
+
+def make_engine(trainer: Trainer) -> Engine:
+    """Return the engine for the arguments' device and precision."""
+    args = trainer.args
+    if trainer.world.size > 1:
+        raise NotServedError(
+            f"This run has {trainer.world.size} processes; training on several is not served yet (scope row C1). "
+            "Start it as one process."
+        )
+    device = args.device
+    return Engine(SingleDevice(trainer.world, device), make_precision(args.mixed_precision, device))
+
+
+@contextmanager
+def prepared_model(trainer: Trainer) -> Iterator[None]:
+    """Make the model ready for training inside the block: memory savers, noise, compilation, precision."""
+    args, engine = trainer.args, trainer.engine
+    with ExitStack() as stack:
+        if args.activation_checkpointing:
+            enable_activation_checkpointing(trainer.model, args.activation_checkpointing_kwargs)
+        if args.neftune_noise_alpha is not None:
+            stack.enter_context(noisy_embeddings(engine.unwrap(trainer.model), args.neftune_noise_alpha))
+        model = trainer.model
+        if args.torch_compile:
+            model = compile_model(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
+        stack.enter_context(engine.computing(engine.unwrap(model)))
+        trainer.model_wrapped = engine.prepare(model)
+        yield
+
+
+def make_plan(trainer: Trainer, loader: Any) -> Plan:
+    """Return the plan for a loader, by way of `set_initial_training_values`, which may be overridden."""
+    epochs, steps_per_epoch, examples, samples, total, batches, max_steps = trainer.set_initial_training_values(
+        trainer.args, loader
+    )
+    return Plan(
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        max_steps=max_steps,
+        batches_per_epoch=batches,
+        accumulation=trainer.args.gradient_accumulation_steps,
+        examples=examples,
+        samples=samples,
+        total_batch_size=total,
+        streaming=not has_length(loader),
+    )
+
+
+def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
+    """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
+    engine, events = trainer.engine, trainer.callback_handler
+    loader = trainer.get_train_dataloader()
+    plan = make_plan(trainer, loader)
+    state = _begin_state(trainer, plan, resume_from_checkpoint)
+    state.is_hyper_param_search = trial is not None
+    trainer.state = state
+    if trainer._created_lr_scheduler:
+        trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
+    trainer.create_optimizer_and_scheduler(num_training_steps=plan.max_steps)
+    assert trainer.optimizer is not None
+    engine.drive(
+        trainer.optimizer,
+        trainer.lr_scheduler,
+        trainer._clipper(),
+        steps_schedule=not needs_metric(trainer.lr_scheduler),
+    )
+    engine.zero_grad()
+
+    def read(position: DataPosition) -> Iterator[Any]:
+        set_epoch(loader, position.epoch)
+        return skip_batches(loader, run.batches_done)
+
+    run = Run(
+        trainer=trainer,
+        plan=plan,
+        engine=engine,
+        events=events,
+        tally=Tally(engine.device, hide_nonfinite=trainer._hides_nonfinite()),
+        position=DataPosition(seed=trainer._data_seed()),
+        read=read,
+        meters=_meters(trainer),
+    )
+    if resume_from_checkpoint is not None:
+        restore_callbacks(trainer)
+        trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
+        trainer._load_scaler(resume_from_checkpoint)
+        restore_progress(trainer, run, resume_from_checkpoint)
+    events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
+    events.train_dataloader = loader
+    events.refresh()
+    return run
+
+
+def _begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> TrainerState:
+    """Return a new state, or the checkpoint's; intervals and lengths are those of today's arguments either way."""
+    state = TrainerState() if checkpoint is None else load_state(checkpoint)
+    state.train_batch_size = trainer._train_batch_size
+    state.compute_steps(trainer.args, plan.max_steps)
+    state.max_steps = plan.max_steps
+    state.num_train_epochs = plan.epochs
+    state.is_local_process_zero = trainer.is_local_process_zero()
+    state.is_world_process_zero = trainer.is_world_process_zero()
+    return state
+
+
+def _meters(trainer: Trainer) -> list[Meter]:
+    """Return what counts something on every batch, left out where it could only count nothing."""
+    from surestep.trainer.points.stepping import SteppingPoints
+
+    meters: list[Meter] = []
+    overridden = type(trainer).floating_point_ops is not SteppingPoints.floating_point_ops
+    if overridden or hasattr(trainer.model, "num_parameters"):
+        meters.append(trainer._count_flos)
+    if trainer.args.include_num_input_tokens_seen != "no":
+        meters.append(trainer._track_num_input_tokens)
+    return meters

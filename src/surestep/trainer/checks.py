@@ -1,0 +1,113 @@
+"""What must hold between the arguments and the objects of a trainer, looked at before any work."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from surestep.config.enums import IntervalStrategy, SaveStrategy
+from surestep.data.loaders import has_length
+from surestep.errors import ArgumentError, ModelError
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+
+
+def check_objects(trainer: Trainer, model: Any) -> None:
+    """Raise `ArgumentError` for the first pair of objects or settings that cannot be right together."""
+    for problem in (*_models(trainer, model), *_updates(trainer), *_evaluations(trainer), *_data(trainer)):
+        raise ArgumentError(problem)
+
+
+def _models(trainer: Trainer, model: Any) -> Iterator[str]:
+    if model is None and trainer.model_init is None:
+        yield "Trainer needs a model: pass model, or model_init, a function that makes one."
+    elif model is not None and trainer.model_init is not None:
+        yield "Trainer got both model and model_init. Pass one of them."
+    elif isinstance(model, type):
+        yield f"model is the class {model.__name__}. Pass an instance: {model.__name__}(...)."
+    elif model is not None and not hasattr(model, "parameters"):
+        yield f"model is a {type(model).__name__}, which has no parameters. Pass a torch.nn.Module."
+
+
+def _updates(trainer: Trainer) -> Iterator[str]:
+    given = trainer.optimizer is not None
+    if not given and trainer.lr_scheduler is not None and trainer.model_init is None:
+        yield "optimizers has a schedule and no optimizer. Pass the optimizer that the schedule was made for as well."
+    if given and trainer.optimizer_cls_and_kwargs is not None:
+        yield "Trainer got both optimizers and optimizer_cls_and_kwargs. Pass one of them."
+    if trainer.model_init is not None and (given or trainer.lr_scheduler is not None):
+        yield (
+            "model_init makes a new model for each run, which the optimizer in optimizers would not know. Pass "
+            "optimizer_cls_and_kwargs, or override create_optimizer."
+        )
+
+
+def _evaluations(trainer: Trainer) -> Iterator[str]:
+    args = trainer.args
+    evaluates = args.eval_strategy != IntervalStrategy.NO
+    if evaluates and trainer.eval_dataset is None:
+        yield (
+            f"eval_strategy is '{args.eval_strategy}', but eval_dataset is None. Pass an eval_dataset, or set "
+            "eval_strategy='no'."
+        )
+    if args.batch_eval_metrics and trainer.compute_metrics is not None and not _takes_result(trainer.compute_metrics):
+        yield (
+            "batch_eval_metrics is True, so compute_metrics is called for each batch with compute_result=<whether it "
+            "is the last>, which yours does not take. Add the argument compute_result."
+        )
+    name = args.metric_for_best_model
+    needs = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+    if needs and name is None:
+        yield "save_strategy is 'best', but metric_for_best_model is None. Name the metric that decides."
+    if needs and not evaluates:
+        yield "The best model is asked for, but eval_strategy is 'no', so nothing tells it. Set eval_strategy."
+    if needs and evaluates and name is not None and _only_a_loss(trainer) and not _is_loss(name):
+        yield (
+            f"metric_for_best_model is '{name}', but there is no compute_metrics, so evaluations give the loss only. "
+            "Pass compute_metrics, or set metric_for_best_model='loss'."
+        )
+
+
+def _only_a_loss(trainer: Trainer) -> bool:
+    """Say whether nothing but the trainer's own loss can come of an evaluation: no metric, and nothing overridden."""
+    from surestep.trainer.points.evaluating import EvaluatingPoints
+
+    kind = type(trainer)
+    own = kind.evaluate is EvaluatingPoints.evaluate and kind.evaluation_loop is EvaluatingPoints.evaluation_loop
+    return trainer.compute_metrics is None and own
+
+
+def _is_loss(name: str) -> bool:
+    return name.endswith(("loss", "_runtime", "_per_second"))
+
+
+def _data(trainer: Trainer) -> Iterator[str]:
+    args, train = trainer.args, trainer.train_dataset
+    if train is not None and not has_length(train) and args.max_steps <= 0:
+        yield (
+            f"train_dataset has no length and max_steps is {args.max_steps}, so nothing tells when to stop. Set "
+            "max_steps."
+        )
+    if not callable(trainer.data_collator):
+        yield (
+            f"data_collator is a {type(trainer.data_collator).__name__}, which cannot be called. Pass a function of a "
+            "list of samples that returns a batch."
+        )
+
+
+def _takes_result(function: Any) -> bool:
+    parameters = inspect.signature(function).parameters
+    return "compute_result" in parameters or any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+
+
+def check_trainable(model: Any) -> None:
+    """Refuse a model that has nothing to train."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"Every parameter of {type(model).__name__} is frozen (requires_grad=False), so there is nothing to train. "
+            "Unfreeze some, or add an adapter."
+        )

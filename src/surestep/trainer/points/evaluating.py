@@ -1,0 +1,226 @@
+"""Extension points of evaluation and prediction, and of what is best."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from surestep.config.enums import IntervalStrategy, SaveStrategy
+from surestep.data.loaders import has_length, num_samples
+from surestep.errors import ArgumentError
+from surestep.logs import get_logger
+from surestep.losses.items import shifts_labels
+from surestep.metrics.prediction import EvalLoopOutput, PredictionOutput
+from surestep.metrics.speed import speed_metrics
+from surestep.optim.schedules import needs_metric
+from surestep.runtime.nested import detach
+from surestep.trainer.points.loading import LoadingPoints
+from surestep.trainer.points.reporting import ReportingPoints
+from surestep.trainer.points.stepping import SteppingPoints
+from surestep.training.evaluation import EvaluationPlan, evaluate_batches
+from surestep.training.outputs import predictions_of
+
+logger = get_logger(__name__)
+
+
+class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
+    """`evaluate`, `predict`, `evaluation_loop`, `prediction_step` and what they stand on."""
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Evaluate on `eval_dataset` (or the trainer's own), log the figures and return them.
+
+        A dict of sets, or the name of one, is evaluated set by set, each under `<prefix>_<name>`.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, dict):
+            return self._evaluate_each(dataset, eval_dataset is not None, ignore_keys, metric_key_prefix)
+        loader = self.get_eval_dataloader(eval_dataset)
+        start = time.time()
+        output = self.evaluation_loop(
+            loader,
+            description="Evaluation",
+            prediction_loss_only=True if self.compute_metrics is None else None,
+            ignore_keys=ignore_keys,
+            metric_key_prefix=metric_key_prefix,
+        )
+        metrics = self._with_speed(output, metric_key_prefix, start)
+        self.log(metrics)
+        self.callback_handler.fire("on_evaluate", metrics=metrics)
+        return metrics
+
+    def _evaluate_each(
+        self, datasets: dict[str, Any], given: bool, ignore_keys: list[str] | None, prefix: str
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name, dataset in datasets.items():
+            metrics |= self.evaluate(dataset if given else name, ignore_keys, f"{prefix}_{name}")
+        return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions and labels, as arrays in the order of `test_dataset`, and metrics where there are labels.
+
+        Where the samples' second dimensions differ, arrays are padded on the right with -100.
+        """
+        loader = self.get_test_dataloader(test_dataset)
+        start = time.time()
+        output = self.evaluation_loop(
+            loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        metrics = self._with_speed(output, metric_key_prefix, start)
+        self.callback_handler.fire("on_predict", metrics=metrics)
+        return PredictionOutput(output.predictions, output.label_ids, metrics)
+
+    def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
+        metrics, samples = output.metrics or {}, output.num_samples or 0
+        start += metrics.get(f"{prefix}_model_preparation_time", 0.0)
+        steps = math.ceil(samples / (self.args.eval_batch_size * self.world.size))
+        return {**metrics, **speed_metrics(prefix, start, num_samples=samples, num_steps=steps)}
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
+        args, model = self.args, self._evaluation_model()
+        logger.info("%s: batches of %d samples.", description, args.eval_batch_size)
+        self.callback_handler.eval_dataloader = dataloader
+        dataset = getattr(dataloader, "dataset", None)
+        plan = EvaluationPlan(
+            model=model,
+            prediction_step=self.prediction_step,
+            events=self.callback_handler,
+            loss_only=args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
+            ignore_keys=ignore_keys,
+            prefix=metric_key_prefix,
+            compute_metrics=self.compute_metrics,
+            preprocess_logits=self.preprocess_logits_for_metrics,
+            gather=self.engine.strategy.gather,
+            main_input=getattr(self.model, "main_input_name", "input_ids"),
+            include=frozenset(args.include_for_metrics),
+            batch_metrics=args.batch_eval_metrics,
+            concatenate=args.eval_do_concat_batches,
+            offload_every=args.eval_accumulation_steps,
+            shifted_labels=self._item_use.shifted if self._item_use is not None else shifts_labels(self.model),
+            hide_nonfinite=self._hides_nonfinite(),
+        )
+        known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
+        with self.engine.computing(model):
+            output = evaluate_batches(plan, dataloader, known)
+        if output.metrics is not None and hasattr(self, "model_preparation_time"):
+            output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
+        return output
+
+    def _evaluation_model(self) -> nn.Module:
+        """Return the model to evaluate: prepared, in evaluation mode, and cast where the arguments ask for it."""
+        if not hasattr(self.engine, "model"):
+            start = time.time()
+            self.model_wrapped = self.engine.prepare(self.model)
+            self.model_preparation_time = round(time.time() - start, 4)
+        model = self.engine.model
+        if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
+            dtype = torch.float16 if self.args.fp16_full_eval else torch.bfloat16
+            model = model.to(dtype=dtype, device=self.args.device)
+        model.eval()
+        switch = getattr(self.optimizer, "eval", None)
+        if callable(switch):
+            switch()
+        return model
+
+    def _hides_nonfinite(self) -> bool:
+        """Say whether the user, and not only the default, asks for a log without NaN."""
+        return self.args.logging_nan_inf_filter and "logging_nan_inf_filter" in getattr(self.args, "_given", ())
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """Run a batch without gradients and return `(loss, logits, labels)`, each None where there is none.
+
+        Logits are the model's outputs but the loss and `ignore_keys` (by default what the model's configuration names
+        as `keys_to_ignore_at_inference`); a single one comes without a tuple around it.
+        """
+        has_labels = bool(self.label_names) and all(inputs.get(name) is not None for name in self.label_names)
+        asked = inputs.get("return_loss")
+        unlabelled_loss = not self.label_names and (self.can_return_loss if asked is None else asked)
+        with_loss = has_labels or unlabelled_loss
+        inputs = self._prepare_inputs(inputs)
+        labels = detach(tuple(inputs.get(name) for name in self.label_names)) if with_loss else None
+        loss = None
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if with_loss:
+                count = self._get_num_items_in_batch([inputs], self.args.device)
+                loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
+                loss = loss.detach().mean()
+            else:
+                outputs = model(**inputs)
+        if prediction_loss_only:
+            return loss, None, None
+        logits = detach(predictions_of(outputs, self._ignored(ignore_keys), with_loss=with_loss))
+        return loss, _alone(logits), _alone(labels)
+
+    def _ignored(self, ignore_keys: list[str] | None) -> list[str]:
+        if ignore_keys is not None:
+            return ignore_keys
+        config = getattr(self.model, "config", None)
+        return [] if config is None else getattr(config, "keys_to_ignore_at_inference", ["past_key_values"])
+
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        """Evaluate during training; a schedule that waits for a metric is stepped with it."""
+        del trial
+        metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
+        if not skip_scheduler and needs_metric(self.lr_scheduler):
+            self.lr_scheduler.step(self._metric_for_best(metrics))
+        return metrics
+
+    def _metric_for_best(self, metrics: dict[str, float]) -> float:
+        """Return the figure that `metric_for_best_model` names, with or without the prefix `eval_`."""
+        name = self.args.metric_for_best_model or "loss"
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        if key not in metrics:
+            raise ArgumentError(
+                f"metric_for_best_model is '{name}', but no evaluation gives '{key}'; it gives {', '.join(metrics)}. "
+                "Name one of these, or let compute_metrics return it."
+            )
+        return metrics[key]
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Note the metric and step if this evaluation is the best so far, and say whether it is.
+
+        NaN never wins and ties keep the earlier step.
+        """
+        del trial
+        args, state = self.args, self.state
+        if args.metric_for_best_model is None:
+            return False
+        value = self._metric_for_best(metrics)
+        if state.best_metric is None:
+            state.best_metric = -math.inf if args.greater_is_better else math.inf
+        better = value > state.best_metric if args.greater_is_better else value < state.best_metric
+        if better:
+            state.best_metric = value
+            if args.save_strategy != SaveStrategy.NO:
+                state.best_global_step = state.global_step
+        return bool(better)
+
+    def _keeps_best(self) -> bool:
+        """Say whether a new best model is saved at once, so that it can be loaded at the end."""
+        saves = self.args.save_strategy != SaveStrategy.NO
+        return self.args.load_best_model_at_end and saves and self.args.eval_strategy != IntervalStrategy.NO
+
+
+def _alone(values: tuple[Any, ...] | None) -> Any:
+    """Return the only value of a tuple of one, anything else as it is."""
+    return values[0] if values is not None and len(values) == 1 else values

@@ -1,0 +1,70 @@
+"""What every group of extension points finds on the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from surestep.checkpoint.store import CheckpointStore
+from surestep.config.arguments import TrainingArguments
+from surestep.engine.engine import Engine
+from surestep.losses.items import ItemUse
+from surestep.losses.smoothing import LabelSmoother
+from surestep.runtime.world import World
+from surestep.training.events import Events
+from surestep.training.run import Run
+from surestep.training.state import TrainerControl, TrainerState
+
+
+class Face:
+    """The attributes of a trainer. Public ones are those of the original; the rest belongs to this package."""
+
+    # Says, in a subclass that computes its own loss, whether it is already divided over the accumulated batch.
+    loss_is_scaled_for_ga: ClassVar[bool | None] = None
+
+    args: TrainingArguments
+    model: Any
+    model_wrapped: Any
+    model_init: Callable[..., nn.Module] | None
+    data_collator: Any
+    train_dataset: Any
+    eval_dataset: Any
+    processing_class: Any
+    compute_loss_func: Callable[..., Any] | None
+    compute_metrics: Any
+    preprocess_logits_for_metrics: Callable[..., Any] | None
+    optimizer: Optimizer | None
+    lr_scheduler: Any
+    optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None
+    callback_handler: Events
+    state: TrainerState
+    control: TrainerControl
+    label_names: list[str]
+    label_smoother: LabelSmoother | None
+    can_return_loss: bool
+    model_accepts_loss_kwargs: bool
+    is_in_train: bool
+    place_model_on_device: bool
+    current_gradient_accumulation_steps: int
+    current_flos: float
+    model_preparation_time: float
+
+    engine: Engine
+    world: World
+    run: Run | None
+    _signature_columns: list[str] | None
+    _item_use: ItemUse | None
+    _num_weights: int | None
+    _train_batch_size: int
+    _created_lr_scheduler: bool
+    _staging_root: str | None
+    _store: CheckpointStore
+    _eval_dataloaders: dict[str, Any]
+    _first_num_input_tokens_seen: int
+    _trial: Any
+    _ignore_keys_for_eval: list[str] | None
+    _start_time: float
+    _first_step: int

@@ -1,0 +1,159 @@
+"""Extension points of saving and loading: the model, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
+from surestep.checkpoint.optimizer_state import decode_optimizer, encode_optimizer
+from surestep.checkpoint.store import CheckpointStore
+from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
+from surestep.checkpoint.weights import load_weights, save_weights
+from surestep.logs import get_logger
+from surestep.runtime.random import capture_random_state, restore_random_state
+from surestep.trainer.points.stepping import SteppingPoints
+
+logger = get_logger(__name__)
+
+
+class SavingPoints(SteppingPoints):
+    """`save_model`, `_save_checkpoint`, `_load_from_checkpoint` and what they stand on."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model, its processing class and the arguments to `output_dir` (default: the output folder)."""
+        del _internal_call
+        self._save(output_dir)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write weights (those of `state_dict` if given) with what belongs to them; the main process does it."""
+        if not self.args.should_save:
+            return
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.engine.unwrap(self.model), folder, state_dict=state_dict)
+        processor = self.processing_class
+        if processor is None:
+            processor = getattr(self.data_collator, "tokenizer", None)
+        if processor is not None and hasattr(processor, "save_pretrained"):
+            processor.save_pretrained(str(folder))
+        self.args.save_json(folder / "training_args.json")
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Return the folder that holds the checkpoints. While one is written, it is the folder where it is staged."""
+        del trial
+        return self.args.output_dir if self._staging_root is None else self._staging_root
+
+    def _make_store(self) -> CheckpointStore:
+        """Return the keeper of this run's checkpoints."""
+        return CheckpointStore(Path(self.args.output_dir), world=self.world, keep_last=self.args.save_total_limit)
+
+    def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
+        store = self._store
+        with store.staging(self.state.global_step) as stage:
+            self._staging_root = str(stage.root)
+            try:
+                self._save_checkpoint(model, trial)
+            finally:
+                self._staging_root = None
+        store.prune(protect=self._protected())
+        self.callback_handler.fire("on_save")
+
+    def _protected(self) -> set[Path]:
+        best = self.state.best_model_checkpoint
+        return set() if best is None else {Path(best)}
+
+    def _drop_all_but_best(self) -> None:
+        """Remove, at the end, what a limit of one checkpoint kept besides the best only to resume from."""
+        if self.args.save_total_limit == 1 and self._protected():
+            self._store.prune(protect=self._protected(), keep_newest=False)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write everything a resume needs into `<_get_output_dir()>/checkpoint-<step>`.
+
+        Files that an override writes there, before or after `super()`, become part of the checkpoint: it is complete
+        only when this method has returned.
+        """
+        del model
+        self.store_flos()
+        folder = Path(self._get_output_dir(trial)) / folder_name(self.state.global_step)
+        self.save_model(str(folder), _internal_call=True)
+        self._note_best_checkpoint()
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+        if self.args.should_save:
+            self.state.remember([*self.callback_handler.stateful(), self.control])
+            self.state.save_to_json(folder / TRAINER_STATE)
+            if self.run is not None:
+                write_tree(folder, "progress", self.run.state_dict())
+
+    def _note_best_checkpoint(self) -> None:
+        """Point to the checkpoint of the best step, if it is there or is this one."""
+        step = self.state.best_global_step
+        if not step:
+            return
+        best = Path(self.args.output_dir) / folder_name(step)
+        if step == self.state.global_step or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the state of the optimizer, by parameter name, and of the schedule."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir)
+        if self.optimizer is not None:
+            write_tree(folder, OPTIMIZER, encode_optimizer(self.optimizer, self._names_by_parameter()))
+        if self.lr_scheduler is not None:
+            write_tree(folder, SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _names_by_parameter(self) -> dict[Any, str]:
+        return {parameter: name for name, parameter in self.engine.unwrap(self.model).named_parameters()}
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """Write the loss scale, where the precision has one."""
+        state = self.engine.precision.state_dict()
+        if state is not None and self.args.should_save:
+            write_tree(Path(output_dir), SCALER, state)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write the state of every random generator of this process."""
+        write_tree(Path(output_dir), random_name(self.world.rank), capture_random_state())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the weights of a checkpoint into the model."""
+        target = self.engine.unwrap(self.model if model is None else model)
+        load_weights(target, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        """Load the weights of the best checkpoint into the model."""
+        best, metric = self.state.best_model_checkpoint, self.state.best_metric
+        if best is None:
+            return
+        logger.info("Loading the best model, of step %s (%s).", self.state.best_global_step, metric)
+        self._load_from_checkpoint(best)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Put the states of the optimizer and the schedule back."""
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        if self.optimizer is not None and tree_exists(folder, OPTIMIZER):
+            decode_optimizer(self.optimizer, self._names_by_parameter(), read_tree(folder, OPTIMIZER))
+        if self.lr_scheduler is not None and tree_exists(folder, SCHEDULER):
+            self.lr_scheduler.load_state_dict(read_tree(folder, SCHEDULER))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Put the loss scale back."""
+        if checkpoint is not None and tree_exists(Path(checkpoint), SCALER):
+            self.engine.precision.load_state_dict(read_tree(Path(checkpoint), SCALER))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Put the random generators of this process back where they were."""
+        name = random_name(self.world.rank)
+        if checkpoint is not None and tree_exists(Path(checkpoint), name):
+            restore_random_state(read_tree(Path(checkpoint), name))

@@ -1,0 +1,191 @@
+"""Extension points of a step: from a micro-batch to its loss and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surestep.errors import DataError
+from surestep.losses.items import ItemUse, count_items, probe_item_use, shifts_labels, undisturbed
+from surestep.runtime.device import empty_cache, to_device
+from surestep.runtime.nested import batch_length
+from surestep.trainer.points.face import Face
+from surestep.training.outputs import loss_of
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+class SteppingPoints(Face):
+    """`training_step`, `compute_loss` and what they stand on."""
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """Fetch up to `num_batches` micro-batches, and count their items where the loss uses the count."""
+        batches = list(islice(epoch_iterator, num_batches))
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        """Count the labels of a step that are not -100; None where the loss does not use the count."""
+        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None) or not batch_samples:
+            return None
+        first = batch_samples[0]
+        if not isinstance(first, Mapping) or "labels" not in first:
+            return None
+        if self._item_use is None:
+            self._item_use = self._find_item_use(first)
+        count = count_items(batch_samples, shifted=self._item_use.shifted)
+        return None if count is None else count.to(device)
+
+    def _find_item_use(self, batch: Mapping[str, Any]) -> ItemUse:
+        """Learn, from the first batch, whether the model's own loss divides by the item count."""
+        expected = ItemUse(used=self.model_accepts_loss_kwargs, shifted=shifts_labels(self.model))
+        declared = getattr(self.model, "accepts_loss_kwargs", None) is not None
+        outside = self.compute_loss_func is not None or self.label_smoother is not None
+        if declared or outside or type(self).compute_loss is not SteppingPoints.compute_loss:
+            return expected
+        inputs = to_device(batch, self.args.device)
+
+        def loss_with(count: Any) -> Tensor:
+            given = inputs if count is None else {**inputs, "num_items_in_batch": count.to(self.args.device)}
+            return loss_of(self.model(**given), given)
+
+        with undisturbed(self.model):
+            return probe_item_use(loss_with, batch, expected_shift=expected.shifted)
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Run forward and backward on one micro-batch.
+
+        Returns the detached loss, already divided by the number of micro-batches of the step, or by the items of the
+        step where the loss counts items, so that the losses of a step add up to its mean.
+        """
+        if not model.training:
+            self._train_mode(model)
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss: Tensor = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        every = self.args.torch_empty_cache_steps
+        if every is not None and self.state.global_step % every == 0:
+            empty_cache(self.args.device)
+        if not self._loss_is_scaled(num_items_in_batch):
+            loss = loss / self.current_gradient_accumulation_steps
+        self.engine.backward(loss)
+        return loss.detach()
+
+    def _train_mode(self, model: nn.Module) -> None:
+        """Switch the model, and an optimizer that has modes, to training."""
+        model.train()
+        switch = getattr(self.optimizer, "train", None)
+        if callable(switch):
+            switch()
+
+    def _loss_is_scaled(self, num_items_in_batch: Any) -> bool:
+        """Say whether the loss is divided over the whole step already, and not only over its micro-batch."""
+        if self.loss_is_scaled_for_ga is not None:
+            return self.loss_is_scaled_for_ga
+        if self.compute_loss_func is not None:
+            return True
+        if num_items_in_batch is None or not self.model_accepts_loss_kwargs:
+            return False
+        return self.label_smoother is not None or self._item_use is None or self._item_use.used
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of a micro-batch, or `(loss, outputs)` with `return_outputs`.
+
+        The loss is what the model returns (a mapping's or object's `loss`, a tuple's first element), or what
+        `compute_loss_func` or label smoothing make of its outputs and the labels. Override it freely; where the result
+        is a mean over the micro-batch, it is divided for accumulation by the trainer.
+        """
+        outside = self.compute_loss_func is not None or self.label_smoother is not None
+        labels = inputs.get("labels") if outside else None
+        given = inputs
+        if labels is not None:
+            given = {name: value for name, value in inputs.items() if name != "labels"}
+        if num_items_in_batch is not None and self._hands_on_count():
+            given = {**given, "num_items_in_batch": num_items_in_batch}
+        outputs = model(**given)
+        if self.compute_loss_func is not None:
+            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+        elif labels is not None and self.label_smoother is not None:
+            loss = self.label_smoother(
+                outputs,
+                labels,
+                shift_labels=shifts_labels(self.model),
+                num_items_in_batch=num_items_in_batch,
+            )
+        else:
+            loss = loss_of(outputs, given)
+        return (loss, outputs) if return_outputs else loss
+
+    def _hands_on_count(self) -> bool:
+        return self.model_accepts_loss_kwargs and (self._item_use is None or self._item_use.used)
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
+        """Return the context of `compute_loss`. Autocast is not part of it: the model's forward carries its own."""
+        return self.autocast_smart_context_manager()
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """Return the context that `compute_loss` runs in besides the model's own autocast: none, unless overridden."""
+        del cache_enabled
+        return _NOTHING
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Move the tensors of a nested structure to the device."""
+        return to_device(data, self.args.device)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Move a batch to the device; an empty one is an error."""
+        inputs = self._prepare_input(inputs)
+        if len(inputs) == 0:
+            names = ", ".join(self._signature_columns or [])
+            raise DataError(
+                "A batch is empty: no column of the dataset reached the model. Name the columns as "
+                f"{type(self.model).__name__}.forward does ({names}), or set remove_unused_columns=False."
+            )
+        return inputs
+
+    def floating_point_ops(self, inputs: Any) -> float:
+        """Return the floating-point operations of forward and backward on a batch: 6 per token and weight.
+
+        Known for models with `num_parameters` (those of transformers); others count 0 unless this is overridden.
+        """
+        counter = getattr(self.model, "num_parameters", None)
+        main = getattr(self.model, "main_input_name", "input_ids")
+        if counter is None or main not in inputs:
+            return 0
+        if self._num_weights is None:
+            self._num_weights = int(counter(exclude_embeddings=True))
+        return 6 * int(inputs[main].numel()) * self._num_weights
+
+    def _count_flos(self, inputs: Any) -> None:
+        self.current_flos += float(self.floating_point_ops(inputs))
+
+    def store_flos(self) -> None:
+        """Move the operations counted by this process into the state."""
+        self.state.total_flos += self.current_flos
+        self.current_flos = 0
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Count the tokens of a batch into the state: all of them, or those that the attention mask keeps."""
+        main = getattr(self.model, "main_input_name", "input_ids")
+        if main not in inputs:
+            raise DataError(
+                f"include_num_input_tokens_seen is set, but the batch has no '{main}', which is the model's main "
+                "input. Set include_num_input_tokens_seen='no', or set main_input_name on the model."
+            )
+        mask = inputs.get("attention_mask") if self.args.include_num_input_tokens_seen == "non_padding" else None
+        tokens = inputs[main].numel() if mask is None else int(mask.sum())
+        self.state.num_input_tokens_seen += tokens
+
+    def num_tokens(self, train_dl: Any, max_steps: int | None = None) -> int:
+        """Count the tokens of a loader's batches, of `max_steps` of them when that is given."""
+        main = getattr(self.model, "main_input_name", "input_ids")
+        batches = islice(train_dl, max_steps)
+        return sum(batch[main].numel() if main in batch else batch_length(batch) or 0 for batch in batches)

@@ -1,0 +1,112 @@
+"""Going on from a checkpoint: which one, and what of it is put back when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surestep.checkpoint.layout import TRAINER_STATE
+from surestep.checkpoint.tree import read_tree, tree_exists
+from surestep.errors import CheckpointError, NotServedError
+from surestep.logs import get_logger
+from surestep.training.run import Run
+from surestep.training.state import TrainerState
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+
+logger = get_logger(__name__)
+
+
+def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | None:
+    """Return the folder to resume from: the one named, or for True the newest valid one; None to start anew.
+
+    With True and nothing to resume from, the run starts and says so.
+    """
+    if asked is None or asked is False:
+        return None
+    store = trainer._store
+    if asked is True:
+        found = store.newest_valid()
+        if found.path is None:
+            logger.warning(
+                "resume_from_checkpoint=True, and there is no checkpoint in '%s': training starts anew.",
+                trainer.args.output_dir,
+            )
+        return None if found.path is None else str(found.path)
+    folder = Path(asked)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"resume_from_checkpoint is '{asked}', which is no folder. Name a checkpoint-<step> folder, or write True "
+            "for the newest one in output_dir."
+        )
+    problems = store.verify(folder)
+    if problems:
+        raise CheckpointError(
+            f"The checkpoint '{folder}' is damaged: {'; '.join(problems)}. Name another one, or write "
+            "resume_from_checkpoint=True, which falls back to the newest valid one."
+        )
+    return str(folder)
+
+
+def load_state(checkpoint: str) -> TrainerState:
+    """Return the state that a checkpoint holds; a best checkpoint that is gone is forgotten with a warning."""
+    path = Path(checkpoint) / TRAINER_STATE
+    if not path.is_file():
+        raise CheckpointError(
+            f"The checkpoint '{checkpoint}' has no {TRAINER_STATE}, so nothing says how far it came. Resume from "
+            "another one, or load its weights into the model and start anew."
+        )
+    state = TrainerState.load_from_json(path)
+    best = state.best_model_checkpoint
+    if best is not None and not Path(best).is_dir():
+        logger.warning("The best checkpoint of the resumed run, '%s', is gone; it is not looked for any more.", best)
+        state.best_model_checkpoint = None
+    return state
+
+
+def restore_callbacks(trainer: Trainer) -> None:
+    """Put the state of every callback that had one back into the callback of the same class."""
+    saved: dict[str, Any] = trainer.state.stateful_callbacks or {}
+    for name, found in saved.items():
+        states = found if isinstance(found, list) else [found]
+        owners = [item for item in trainer.callback_handler.callbacks if type(item).__name__ == name]
+        if name == type(trainer.control).__name__:
+            trainer.control = type(trainer.control).from_state(states[0])
+            continue
+        if not owners:
+            logger.warning("The checkpoint holds the state of a callback %s, which this run does not have.", name)
+        for owner, state in zip(owners, states, strict=False):
+            for attribute, value in {**state["args"], **state["attributes"]}.items():
+                setattr(owner, attribute, value)
+
+
+def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
+    """Put position and sums back, and have the random generators follow once the first batches are fetched."""
+    folder = Path(checkpoint)
+    if tree_exists(folder, "progress"):
+        progress = read_tree(folder, "progress")
+        _check_same_batches(run, progress)
+        run.load_state_dict(progress)
+    else:
+        # A checkpoint of the original: its position follows from the step.
+        epoch, steps = run.plan.locate(trainer.state.global_step)
+        run.position.epoch = epoch
+        run.batches_done = steps * run.plan.accumulation
+        run.position.samples = steps * run.plan.total_batch_size
+    if trainer.args.ignore_data_skip:
+        run.position.samples = run.batches_done = 0
+    if run.batches_done >= run.plan.batches_per_epoch:
+        run.position.next_epoch()
+        run.batches_done = 0
+    run.after_fetch = lambda: trainer._load_rng_state(checkpoint)
+
+
+def _check_same_batches(run: Run, progress: dict[str, Any]) -> None:
+    for name in ("accumulation", "total_batch_size"):
+        before, now = progress[name], getattr(run.plan, name)
+        if before != now:
+            raise NotServedError(
+                f"The checkpoint was trained with {name} {before} and this run has {now}. Changing it on resume is not "
+                f"served yet (scope row H2). Keep the batch size, the accumulation and the number of processes."
+            )

@@ -1,0 +1,363 @@
+"""The trainer: a face whose methods are the extension points, over a loop and its parts."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from surestep import logs
+from surestep.callbacks.flow import DefaultFlowCallback
+from surestep.config.arguments import TrainingArguments
+from surestep.config.enums import SaveStrategy
+from surestep.data.columns import can_return_loss, find_labels, inspected_model
+from surestep.data.loaders import has_length
+from surestep.losses.items import accepts_count
+from surestep.losses.smoothing import LabelSmoother
+from surestep.metrics.prediction import TrainOutput
+from surestep.metrics.speed import speed_metrics
+from surestep.runtime.world import current_world
+from surestep.trainer.accelerator_view import AcceleratorView
+from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
+from surestep.trainer.checks import check_objects, check_trainable
+from surestep.trainer.defaults import default_callbacks, default_collator
+from surestep.trainer.older import adapt_older_methods, take_older_arguments
+from surestep.trainer.points.evaluating import EvaluatingPoints
+from surestep.trainer.points.optimizing import OptimizingPoints
+from surestep.trainer.points.saving import SavingPoints
+from surestep.trainer.points.unserved import UnservedPoints
+from surestep.trainer.resume import find_checkpoint
+from surestep.training.events import Events
+from surestep.training.loop import training_loop
+from surestep.training.plan import Plan
+from surestep.training.run import Run
+from surestep.training.state import TrainerControl, TrainerState
+
+logger = logs.get_logger(__name__)
+
+
+class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
+    """Trains, evaluates and predicts with a model, as `args` say.
+
+    Same constructor, methods and defaults as the `Trainer` of transformers; docs/differences.md lists where it differs
+    on purpose. Override any method: the loop calls every extension point by name.
+
+    Args:
+        model: Any `nn.Module` whose forward takes the batch's keys as keywords and returns its loss in a mapping, an
+            object or a tuple (or outputs only, with a loss from `compute_loss_func` or an overridden `compute_loss`).
+        args: How to train; `TrainingArguments("tmp_trainer")` where none are given.
+        data_collator: Makes a batch of a list of samples.
+        train_dataset: What to train on; anything with `__getitem__` and `__len__`, or an iterable.
+        eval_dataset: What to evaluate on, or a dict of such sets by name.
+        processing_class: Tokenizer or processor, saved with the model.
+        model_init: Makes the model anew at each `train()`, in the place of `model`.
+        compute_loss_func: Called as `(outputs, labels, num_items_in_batch=...)`; returns the loss.
+        compute_metrics: Called with an `EvalPrediction`; returns figures by name.
+        callbacks: Instances or classes, called after the default ones.
+        optimizers: An optimizer and a schedule, or None for either.
+        optimizer_cls_and_kwargs: An optimizer class and its keywords, in the place of `args.optim`.
+        preprocess_logits_for_metrics: Called with `(logits, labels)` on the device, before logits are collected.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[..., Any] | None = None,
+        callbacks: Sequence[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        **older: Any,
+    ) -> None:
+        known = list(inspect.signature(Trainer.__init__).parameters)[1:]
+        self.processing_class = take_older_arguments(older, known, processing_class)
+        self.args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
+        seed_run(self.args)
+        logs.set_level(self.args.log_level)
+        self.world = current_world()
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.data_collator = default_collator(self.processing_class) if data_collator is None else data_collator
+        self.compute_loss_func = compute_loss_func
+        if compute_metrics is not None or not callable(getattr(type(self), "compute_metrics", None)):
+            self.compute_metrics = compute_metrics
+        self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
+        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
+        self.model_init = model_init
+        self._forget_runs()
+        check_objects(self, model)
+        self.create_accelerator_and_postprocess()
+        self._take_model(self.call_model_init() if model is None else model)
+        adapt_older_methods(self)
+        self.callback_handler = Events(
+            self,
+            [DefaultFlowCallback, *default_callbacks(self.args, callbacks or [])],
+            model=self.model,
+            processing_class=self.processing_class,
+        )
+        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
+        if self.args.should_save:
+            Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
+        self.callback_handler.fire("on_init_end")
+
+    def _forget_runs(self) -> None:
+        """Set what a run changes to its beginning."""
+        self.state = TrainerState(
+            is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
+        )
+        self.control = TrainerControl()
+        self.run: Run | None = None
+        self.output: TrainOutput | None = None
+        self.is_in_train = False
+        self.current_flos = 0.0
+        self.current_gradient_accumulation_steps = 1
+        self._train_batch_size = self.args.train_batch_size
+        self._created_lr_scheduler = False
+        self._staging_root = None
+        self._store = self._make_store()
+        self._eval_dataloaders = {}
+        self._trial: Any = None
+        self._ignore_keys_for_eval = None
+
+    def _take_model(self, model: nn.Module) -> None:
+        """Take a model: look at its signature, and place it on the device."""
+        self.model = self.model_wrapped = model
+        inner = inspected_model(model)
+        full_eval = self.args.fp16_full_eval or self.args.bf16_full_eval
+        self.place_model_on_device = not full_eval
+        if self.place_model_on_device:
+            self._move_model_to_device(model, self.args.device)
+        self.label_names = find_labels(type(inner)) if self.args.label_names is None else self.args.label_names
+        self.can_return_loss = can_return_loss(type(inner))
+        self.model_accepts_loss_kwargs = accepts_count(inner)
+        self._signature_columns = self._item_use = self._num_weights = None
+        epsilon = self.args.label_smoothing_factor
+        self.label_smoother = LabelSmoother(epsilon) if epsilon else None
+        config = getattr(model, "config", None)
+        if epsilon and getattr(config, "problem_type", None) == "multi_label_classification":
+            logger.warning("label_smoothing_factor is set, but a multi-label loss has none: it is left out.")
+            self.label_smoother = None
+        if config is not None:
+            config.use_cache = self.args.use_cache
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Return a new model from `model_init`, which takes nothing or the trial of a search."""
+        assert self.model_init is not None
+        takes_trial = len(inspect.signature(self.model_init).parameters) == 1
+        return self.model_init(trial) if takes_trial else self.model_init()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the engine for the arguments' device and precision."""
+        self.engine = make_engine(self)
+        self.accelerator = AcceleratorView(self)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Place the model on the device, unless it says by itself where its parts are."""
+        if getattr(model, "hf_device_map", None) is None and getattr(model, "quantization_method", None) is None:
+            model.to(device)
+
+    # Training
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train and return `(global_step, training_loss, metrics)`.
+
+        Args:
+            resume_from_checkpoint: A `checkpoint-<step>` folder to go on from, or True for the newest valid one in the
+                output folder (where there is none, training starts and says so).
+            trial: The trial of a search.
+            ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
+        """
+        return self._inner_training_loop(
+            batch_size=self._train_batch_size,
+            args=self.args,
+            resume_from_checkpoint=resume_from_checkpoint,
+            trial=trial,
+            ignore_keys_for_eval=ignore_keys_for_eval,
+        )
+
+    def _inner_training_loop(
+        self,
+        batch_size: int | None = None,
+        args: TrainingArguments | None = None,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Run every step of `steps` and return what the run came to."""
+        self._train_batch_size = self._train_batch_size if batch_size is None else batch_size
+        self.args = self.args if args is None else args
+        with self.steps(resume_from_checkpoint, trial, ignore_keys_for_eval) as steps:
+            deque(steps, maxlen=0)
+        assert self.output is not None
+        return self.output
+
+    @contextmanager
+    def steps(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Iterator[Iterator[TrainerState]]:
+        """Give the loop into your own hands: `with trainer.steps() as steps: for state in steps: ...`.
+
+        Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
+        `for` when you like. The end of the block does what the end of `train()` does; `output` then holds the result.
+        """
+        self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
+        try:
+            self._renew_model(trial)
+            check_trainable(self.model)
+            self._store = self._make_store()
+            if self.args.save_strategy != SaveStrategy.NO:
+                self._store.claim()
+            checkpoint = find_checkpoint(self, resume_from_checkpoint)
+            if checkpoint is not None:
+                self._load_from_checkpoint(checkpoint)
+            with prepared_model(self):
+                run = self.run = assemble(self, checkpoint, trial)
+                self._train_mode(self.engine.model)
+                self._start_time, self._first_step = time.time(), self.state.global_step
+                self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
+                with closing(training_loop(self, run)) as steps:
+                    yield steps
+                self.output = self._finalize_training(trial, run.plan.samples, self._start_time)
+        finally:
+            self.is_in_train = False
+            self._store.release()
+            self._close_callbacks()
+
+    def _renew_model(self, trial: Any) -> None:
+        """Make the model anew where there is a `model_init`, and place one that waited for training."""
+        if self.model_init is not None:
+            seed_run(self.args)
+            self.optimizer = self.lr_scheduler = None
+            self._take_model(self.call_model_init(trial))
+        if not self.place_model_on_device:
+            self._move_model_to_device(self.model, self.args.device)
+
+    def serve_start(self, run: Run) -> None:
+        """Evaluate before the first step, where `eval_on_start` says so."""
+        del run
+        if self.args.eval_on_start:
+            self._evaluate(self._trial, self._ignore_keys_for_eval, skip_scheduler=True)
+
+    def serve_requests(self, run: Run) -> None:
+        """Log, evaluate and save, as far as somebody asked for it."""
+        tally = run.tally
+        self._maybe_log_save_evaluate(
+            tally.loss,
+            tally.grad_norm,
+            self.model_wrapped,
+            self._trial,
+            run.position.epoch,
+            self._ignore_keys_for_eval,
+            self._start_time,
+            learning_rate=tally.learning_rate,
+        )
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: Any,
+        grad_norm: Any,
+        model: Any,
+        trial: Any,
+        epoch: float,
+        ignore_keys_for_eval: list[str] | None,
+        start_time: float,
+        learning_rate: Any = None,
+    ) -> None:
+        """Do what the control asks for: log, then evaluate, then save."""
+        del tr_loss, epoch
+        control, run = self.control, self.run
+        assert run is not None
+        if control.should_log and run.tally.steps > 0:
+            logs_of_step: dict[str, float] = {"loss": run.tally.drain()}
+            if grad_norm is not None:
+                logs_of_step["grad_norm"] = float(grad_norm)
+            logs_of_step["learning_rate"] = self._get_learning_rate() if learning_rate is None else float(learning_rate)
+            self.store_flos()
+            self.log(logs_of_step, start_time)
+        if self.control.should_evaluate:
+            metrics = self._evaluate(trial, ignore_keys_for_eval)
+            best = self._determine_best_metric(metrics=metrics, trial=trial)
+            if self.args.save_strategy == SaveStrategy.BEST:
+                self.control.should_save = best
+            elif best and self._keeps_best():
+                self.control.should_save = True
+        if self.control.should_save:
+            self._commit_checkpoint(model, trial)
+
+    def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:
+        """Log the summary, load the best model where asked for, and tell that training has ended."""
+        del trial
+        run, state = self.run, self.state
+        assert run is not None
+        steps = state.global_step - self._first_step
+        samples = num_train_samples * steps / max(state.max_steps, 1)
+        metrics = speed_metrics("train", start_time, num_samples=samples, num_steps=steps)
+        self.store_flos()
+        metrics["total_flos"] = state.total_flos
+        metrics["train_loss"] = run.tally.mean_loss()
+        self.log(metrics)
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load_best_model()
+        self._drop_all_but_best()
+        self.callback_handler.fire("on_train_end")
+        return TrainOutput(state.global_step, metrics["train_loss"], metrics)
+
+    def _close_callbacks(self) -> None:
+        """Let callbacks that hold a resource, such as the terminal, give it back; also after an error."""
+        for callback in self.callback_handler.callbacks:
+            close = getattr(callback, "close", None)
+            if callable(close):
+                close()
+
+    def set_initial_training_values(
+        self, args: TrainingArguments, dataloader: Any
+    ) -> tuple[int, int, int, float, int, int, int]:
+        """Return epochs, steps per epoch, examples, training samples, samples per step, batches per epoch, steps."""
+        sized = has_length(dataloader)
+        plan = Plan.make(
+            batches=len(dataloader) if sized else None,
+            examples=self.num_examples(dataloader) if sized else None,
+            accumulation=args.gradient_accumulation_steps,
+            total_batch_size=self.get_total_train_batch_size(args),
+            num_train_epochs=args.num_train_epochs,
+            max_steps=args.max_steps,
+        )
+        return (
+            plan.epochs,
+            plan.steps_per_epoch,
+            plan.examples,
+            plan.samples,
+            plan.total_batch_size,
+            plan.batches_per_epoch,
+            plan.max_steps,
+        )
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Return the samples of a step: micro-batch, times accumulation, times processes."""
+        return self._train_batch_size * args.gradient_accumulation_steps * self.world.size
+
+    def end(self) -> None:
+        """Close what the trainer holds open. Call it once, at the very end of a script."""
+        self._close_callbacks()

@@ -1,0 +1,170 @@
+"""The evaluation loop: batches through the model, outputs collected, losses weighed, metrics computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surestep.losses.items import IGNORED
+from surestep.metrics.collect import Collector
+from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
+from surestep.runtime.nested import batch_length, to_plain
+from surestep.training.protocols import Fires
+
+T = TypeVar("T")
+PredictionStep = Callable[[nn.Module, Any, bool, list[str] | None], tuple[Any, Any, Any]]
+
+
+class ComputeMetrics(Protocol):
+    """A user's metric function; with `batch_eval_metrics` it also takes `compute_result`."""
+
+    def __call__(self, prediction: EvalPrediction, **kwargs: Any) -> Mapping[str, Any] | None:
+        """Return figures by name."""
+
+
+@dataclass
+class EvaluationPlan:
+    """What an evaluation does, worked out before its first batch."""
+
+    model: nn.Module
+    prediction_step: PredictionStep
+    events: Fires
+    loss_only: bool
+    ignore_keys: list[str] | None
+    prefix: str
+    compute_metrics: ComputeMetrics | None
+    preprocess_logits: Callable[[Any, Any], Any] | None
+    gather: Callable[[Any], Any]
+    main_input: str = "input_ids"
+    include: frozenset[str] = frozenset()
+    batch_metrics: bool = False
+    concatenate: bool = True
+    offload_every: int | None = None
+    shifted_labels: bool = False
+    hide_nonfinite: bool = False
+    collect: bool = True
+
+
+@dataclass
+class WeighedLoss:
+    """Losses of batches with what each stands for: the mean is one over items, whatever the batch size.
+
+    Losses stay on the device until the mean is asked for.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, loss: Tensor, weight: float) -> None:
+        """Take the mean loss of a batch over `weight` items."""
+        self.losses.append(loss.detach().mean())
+        self.weights.append(weight)
+
+    def mean(self, *, hide_nonfinite: bool) -> float | None:
+        """Return the mean over all items, None where no batch had a loss; `hide_nonfinite` leaves out batches."""
+        if not self.losses:
+            return None
+        losses = torch.stack(self.losses).double().cpu().numpy()
+        weights = np.asarray(self.weights, dtype=np.float64)
+        finite = np.isfinite(losses)
+        if hide_nonfinite and finite.any():
+            losses, weights = losses[finite], weights[finite]
+        counted = weights > 0
+        if not counted.any():
+            return float(losses.mean())
+        return float((losses[counted] * weights[counted]).sum() / weights[counted].sum())
+
+
+def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
+    """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself."""
+    kept = {name: Collector(concatenate=plan.concatenate) for name in ("logits", "labels", "inputs", "losses")}
+    loss, seen, metrics = WeighedLoss(), 0, None
+    for step, (inputs, is_last) in enumerate(_with_last(batches), start=1):
+        size = batch_length(inputs) or 0
+        seen += size
+        weight = loss_weight(inputs, shifted=plan.shifted_labels)
+        batch = _run(plan, inputs, loss, weight, size)
+        plan.events.fire("on_prediction_step")
+        if plan.batch_metrics and plan.compute_metrics is not None and plan.collect:
+            if batch["logits"] is not None and batch["labels"] is not None:
+                metrics = plan.compute_metrics(_prediction(plan, batch), compute_result=is_last)
+            continue
+        for name, collector in kept.items():
+            collector.add(batch[name])
+            if plan.offload_every is not None and step % plan.offload_every == 0:
+                collector.offload()
+    arrays = {name: collector.result() for name, collector in kept.items()}
+    whole = arrays["logits"] is not None and arrays["labels"] is not None
+    if plan.compute_metrics is not None and not plan.batch_metrics and whole:
+        metrics = plan.compute_metrics(_prediction(plan, arrays))
+    return EvalLoopOutput(
+        predictions=arrays["logits"],
+        label_ids=arrays["labels"],
+        metrics=_named(plan, metrics, loss),
+        num_samples=num_samples or seen,
+    )
+
+
+def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, weight: float | None, size: int) -> dict[str, Any]:
+    """Put one batch through the model and bring together what the ranks made of it."""
+    losses, logits, labels = plan.prediction_step(plan.model, inputs, plan.loss_only, plan.ignore_keys)
+    batch: dict[str, Any] = {"losses": None, "inputs": None}
+    if losses is not None:
+        loss.add(losses, size if weight is None else weight)
+        if "loss" in plan.include:
+            batch["losses"] = plan.gather(losses.detach().mean().repeat(size))
+    if "inputs" in plan.include:
+        batch["inputs"] = plan.gather(inputs[plan.main_input])
+    if logits is not None and plan.preprocess_logits is not None:
+        logits = plan.preprocess_logits(logits, labels)
+    batch["logits"] = None if logits is None else plan.gather(logits)
+    batch["labels"] = None if labels is None else plan.gather(labels)
+    return batch
+
+
+def _prediction(plan: EvaluationPlan, parts: Mapping[str, Any]) -> EvalPrediction:
+    inputs = parts["inputs"] if "inputs" in plan.include else None
+    losses = parts["losses"] if "loss" in plan.include else None
+    return EvalPrediction(parts["logits"], parts["labels"], inputs=inputs, losses=losses)
+
+
+def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: WeighedLoss) -> dict[str, float]:
+    """Put the loss beside the metrics and the prefix before every name."""
+    figures: dict[str, float] = dict(to_plain(dict(metrics or {})))
+    mean = loss.mean(hide_nonfinite=plan.hide_nonfinite)
+    if mean is not None:
+        figures[f"{plan.prefix}_loss"] = mean
+    start = f"{plan.prefix}_"
+    return {name if name.startswith(start) else start + name: value for name, value in figures.items()}
+
+
+def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
+    """Return how many items the loss of a batch is a mean over: its labels that are not -100; None where unknown.
+
+    Whole-number labels count one by one, those of a causal model after the shift; the loss over any others is taken
+    as a mean over samples.
+    """
+    labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        return None
+    if shifted and labels.dim() > 1:
+        labels = labels[..., 1:]
+    return float((labels != IGNORED).sum())
+
+
+def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Yield every item with whether it is the last."""
+    iterator = iter(items)
+    try:
+        item = next(iterator)
+    except StopIteration:
+        return
+    for following in iterator:
+        yield item, False
+        item = following
+    yield item, True
