@@ -28,27 +28,27 @@ class AcceleratorView:
     @property
     def num_processes(self) -> int:
         """How many processes train."""
-        return self._trainer.world.size
+        return self._trainer._world.size
 
     @property
     def process_index(self) -> int:
         """The rank of this process."""
-        return self._trainer.world.rank
+        return self._trainer._world.rank
 
     @property
     def local_process_index(self) -> int:
         """The rank of this process on its machine."""
-        return self._trainer.world.local_rank
+        return self._trainer._world.local_rank
 
     @property
     def is_main_process(self) -> bool:
         """Whether this process speaks for all."""
-        return self._trainer.world.is_main
+        return self._trainer._world.is_main
 
     @property
     def is_local_main_process(self) -> bool:
         """Whether this process speaks for its machine."""
-        return self._trainer.world.is_local_main
+        return self._trainer._world.is_local_main
 
     @property
     def mixed_precision(self) -> str:
@@ -102,7 +102,7 @@ class AcceleratorView:
 
     def wait_for_everyone(self) -> None:
         """Wait for every process."""
-        self._trainer.world.barrier()
+        self._trainer._world.barrier()
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients are not exchanged."""

@@ -37,13 +37,13 @@ def seed_run(args: Any) -> None:
 def make_engine(trainer: Trainer) -> Engine:
     """Return the engine for the arguments' device and precision."""
     args = trainer.args
-    if trainer.world.size > 1:
+    if trainer._world.size > 1:
         raise NotServedError(
-            f"This run has {trainer.world.size} processes; training on several is not served yet (scope row C1). "
+            f"This run has {trainer._world.size} processes; training on several is not served yet (scope row C1). "
             "Start it as one process."
         )
     device = args.device
-    return Engine(SingleDevice(trainer.world, device), make_precision(args.mixed_precision, device))
+    return Engine(SingleDevice(trainer._world, device), make_precision(args.mixed_precision, device))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
         seed_run(self.args)
         logs.set_level(self.args.log_level)
-        self.world = current_world()
+        self._world = current_world()
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.data_collator = default_collator(self.processing_class) if data_collator is None else data_collator
         self.compute_loss_func = compute_loss_func
@@ -120,8 +120,8 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
         self.control = TrainerControl()
-        self.run: Run | None = None
-        self.output: TrainOutput | None = None
+        self._run: Run | None = None
+        self.train_output: TrainOutput | None = None
         self.is_in_train = False
         self.current_flos = 0.0
         self.current_gradient_accumulation_steps = 1
@@ -207,8 +207,8 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.args = self.args if args is None else args
         with self.steps(resume_from_checkpoint, trial, ignore_keys_for_eval) as steps:
             deque(steps, maxlen=0)
-        assert self.output is not None
-        return self.output
+        assert self.train_output is not None
+        return self.train_output
 
     @contextmanager
     def steps(
@@ -220,7 +220,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         """Give the loop into your own hands: `with trainer.steps() as steps: for state in steps: ...`.
 
         Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
-        `for` when you like. The end of the block does what the end of `train()` does; `output` then holds the result.
+        `for` when you like. The end of the block does what the end of `train()` does; `train_output` then has the result.
         """
         self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
         try:
@@ -233,13 +233,13 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             if checkpoint is not None:
                 self._load_from_checkpoint(checkpoint)
             with prepared_model(self):
-                run = self.run = assemble(self, checkpoint, trial)
+                run = self._run = assemble(self, checkpoint, trial)
                 self._train_mode(self.engine.model)
                 self._start_time, self._first_step = time.time(), self.state.global_step
                 self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
                 with closing(training_loop(self, run)) as steps:
                     yield steps
-                self.output = self._finalize_training(trial, run.plan.samples, self._start_time)
+                self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
         finally:
             self.is_in_train = False
             self._store.release()
@@ -287,7 +287,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
     ) -> None:
         """Do what the control asks for: log, then evaluate, then save."""
         del tr_loss, epoch
-        control, run = self.control, self.run
+        control, run = self.control, self._run
         assert run is not None
         if control.should_log and run.tally.steps > 0:
             logs_of_step: dict[str, float] = {"loss": run.tally.drain()}
@@ -309,7 +309,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:
         """Log the summary, load the best model where asked for, and tell that training has ended."""
         del trial
-        run, state = self.run, self.state
+        run, state = self._run, self.state
         assert run is not None
         steps = state.global_step - self._first_step
         samples = num_train_samples * steps / max(state.max_steps, 1)
@@ -356,7 +356,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
 
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
         """Return the samples of a step: micro-batch, times accumulation, times processes."""
-        return self._train_batch_size * args.gradient_accumulation_steps * self.world.size
+        return self._train_batch_size * args.gradient_accumulation_steps * self._world.size
 
     def end(self) -> None:
         """Close what the trainer holds open. Call it once, at the very end of a script."""

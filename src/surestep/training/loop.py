@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 from surestep.training.run import Run
@@ -22,7 +22,7 @@ class Serves(Protocol):
         """Log, evaluate and save, if the control asks for it."""
 
 
-def training_loop(trainer: Serves, run: Run) -> Iterator[TrainerState]:
+def training_loop(trainer: Serves, run: Run) -> Generator[TrainerState, None, None]:
     """Train, one optimizer step at a time, and yield the state after each."""
     events, engine, tally = run.events, run.engine, run.tally
 

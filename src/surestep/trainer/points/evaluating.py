@@ -81,7 +81,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
         metrics, samples = output.metrics or {}, output.num_samples or 0
         start += metrics.get(f"{prefix}_model_preparation_time", 0.0)
-        steps = math.ceil(samples / (self.args.eval_batch_size * self.world.size))
+        steps = math.ceil(samples / (self.args.eval_batch_size * self._world.size))
         return {**metrics, **speed_metrics(prefix, start, num_samples=samples, num_steps=steps)}
 
     def evaluation_loop(

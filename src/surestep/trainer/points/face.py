@@ -13,6 +13,7 @@ from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
 from surestep.losses.items import ItemUse
 from surestep.losses.smoothing import LabelSmoother
+from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.world import World
 from surestep.training.events import Events
 from surestep.training.run import Run
@@ -53,8 +54,9 @@ class Face:
     model_preparation_time: float
 
     engine: Engine
-    world: World
-    run: Run | None
+    train_output: TrainOutput | None
+    _world: World
+    _run: Run | None
     _signature_columns: list[str] | None
     _item_use: ItemUse | None
     _num_weights: int | None

@@ -112,7 +112,7 @@ class LoadingPoints(Face):
             None if streaming or sampler_fn is None else sampler_fn(dataset),
             training=is_training,
             seed=self._data_seed() if is_training else None,
-            world=self.world,
+            world=self._world,
             name="train_dataset" if is_training else "eval_dataset",
         )
 
@@ -162,10 +162,10 @@ class LoadingPoints(Face):
         args = self.args
         return BatchRebalanceSampler(
             lengths=self._lengths(dataset),
-            effective_batch_size=self._train_batch_size * args.gradient_accumulation_steps * self.world.size,
-            dp_size=self.world.size,
+            effective_batch_size=self._train_batch_size * args.gradient_accumulation_steps * self._world.size,
+            dp_size=self._world.size,
             grad_accum=args.gradient_accumulation_steps,
-            rank=self.world.rank,
+            rank=self._world.rank,
             drop_last=args.dataloader_drop_last,
         )
 

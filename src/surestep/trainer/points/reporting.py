@@ -77,11 +77,11 @@ class ReportingPoints(Face):
 
     def is_local_process_zero(self) -> bool:
         """Say whether this process speaks for its machine."""
-        return self.world.is_local_main
+        return self._world.is_local_main
 
     def is_world_process_zero(self) -> bool:
         """Say whether this process speaks for all."""
-        return self.world.is_main
+        return self._world.is_main
 
 
 def _readable(name: str, value: Any) -> Any:

@@ -48,7 +48,7 @@ class SavingPoints(SteppingPoints):
 
     def _make_store(self) -> CheckpointStore:
         """Return the keeper of this run's checkpoints."""
-        return CheckpointStore(Path(self.args.output_dir), world=self.world, keep_last=self.args.save_total_limit)
+        return CheckpointStore(Path(self.args.output_dir), world=self._world, keep_last=self.args.save_total_limit)
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
@@ -89,8 +89,8 @@ class SavingPoints(SteppingPoints):
         if self.args.should_save:
             self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(folder / TRAINER_STATE)
-            if self.run is not None:
-                write_tree(folder, "progress", self.run.state_dict())
+            if self._run is not None:
+                write_tree(folder, "progress", self._run.state_dict())
 
     def _note_best_checkpoint(self) -> None:
         """Point to the checkpoint of the best step, if it is there or is this one."""
@@ -122,7 +122,7 @@ class SavingPoints(SteppingPoints):
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Write the state of every random generator of this process."""
-        write_tree(Path(output_dir), random_name(self.world.rank), capture_random_state())
+        write_tree(Path(output_dir), random_name(self._world.rank), capture_random_state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint into the model."""
@@ -154,6 +154,6 @@ class SavingPoints(SteppingPoints):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Put the random generators of this process back where they were."""
-        name = random_name(self.world.rank)
+        name = random_name(self._world.rank)
         if checkpoint is not None and tree_exists(Path(checkpoint), name):
             restore_random_state(read_tree(Path(checkpoint), name))
