@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the `known` names that is nearest to `name`, or None where none is near."""
+    folded = {other.lower().replace("-", "_"): other for other in sorted(known)}
+    close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the rest of an error message: the nearest of the `known` names, or all of them where none is near."""
     names = sorted(known)
-    folded = {other.lower().replace("-", "_"): other for other in names}
-    close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{folded[close[0]]}'?"
+    close = near(name, names)
+    if close is not None:
+        return f"did you mean '{close}'?"
     return f"it can be {', '.join(repr(other) for other in names)}." if names else "there is none."

@@ -54,7 +54,7 @@ class DataSettings(Settings):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if (number and 0 < value < 1) or isinstance(value, str | None):
             return value
-        raise PydanticCustomError("split", "write a fraction between 0 and 1, such as 0.15, or a file")
+        raise PydanticCustomError("split", "Write a fraction between 0 and 1, such as 0.15, or a file")
 
 
 class VisionTransformer(Settings):

@@ -11,7 +11,7 @@ from typing import Any
 from surestep.errors import DataError
 from surestep.optional import require
 from surestep.tasks.data.table import Table
-from surestep.tasks.nearest import nearest
+from surestep.tasks.nearest import near
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -19,10 +19,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 def read_file(path: Path) -> Table:
     """Read the table at `path`, or raise `DataError` and say what is wrong with it and where."""
     if not path.exists():
-        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(
-            f"{path} does not exist: {nearest(path.name, siblings) if siblings else 'nor does its folder.'}"
-        )
+        raise DataError(missing_file(path))
     if path.is_dir():
         return _check_rows(_read_picture_folder(path), path)
     reader = _READERS.get(path.suffix.lower())
@@ -32,6 +29,14 @@ def read_file(path: Path) -> Table:
         return _check_rows(reader(path), path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
+
+
+def missing_file(path: Path) -> str:
+    """Return what to say of a path that does not exist: that which is near it, as far as there is any."""
+    if not path.parent.is_dir():
+        return f"{path} does not exist, nor does its folder."
+    close = near(path.name, (other.name for other in path.parent.iterdir()))
+    return f"{path} does not exist" + (f"; did you mean '{close}'?" if close else ".")
 
 
 def _check_rows(table: Table, path: Path) -> Table:

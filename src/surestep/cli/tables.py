@@ -1,0 +1,153 @@
+"""Results and plans as tables for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from surestep.jobs.memory import Memory
+    from surestep.jobs.plan import JobPlan
+
+# A confusion table of more classes does not fit on a screen: the pairs most often confused are shown instead.
+_WIDEST = 20
+_PAIRS = 10
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def results_view(results: Mapping[str, Any], folder: Path, *, files: Sequence[str]) -> RenderableType:
+    """Show the scores of a complete run, what was confused with what, and where everything lies."""
+    parts: list[RenderableType] = [_scores(results)]
+    judged = "test" if "test" in results["scores"] else "validation"
+    if judged in results["scores"]:
+        parts += [Text(), _confusion(results["scores"][judged]["confusion"], results["labels"], judged)]
+    return Group(*parts, Text(), _ending(results), Text(f"Written to {folder}: {', '.join(files)}"))
+
+
+def _scores(results: Mapping[str, Any]) -> Table:
+    table = _plain_table(results["name"])
+    names = dict.fromkeys(name for score in results["scores"].values() for name in score["metrics"])
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("samples", justify="right")
+    for split, score in results["scores"].items():
+        values = [f"{score['metrics'][name]:.4f}" if name in score["metrics"] else "" for name in names]
+        table.add_row(split, *values, f"{score['samples']:,}", style="bold" if split == "test" else "")
+    return table
+
+
+def _confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> Table:
+    if len(labels) > _WIDEST:
+        return _confused_pairs(confusion, labels, split)
+    table = _plain_table(f"{split} samples: true class (rows), predicted class (columns)")
+    table.add_column("")
+    for label in labels:
+        table.add_column(label, justify="right", overflow="fold")
+    table.add_column("recall", justify="right")
+    for i, row in enumerate(confusion):
+        cells = [_cell(count, right=i == j) for j, count in enumerate(row)]
+        table.add_row(labels[i], *cells, f"{row[i] / sum(row):.3f}" if sum(row) else "")
+    return table
+
+
+def _cell(count: int, *, right: bool) -> Text:
+    if not count:
+        return Text("·", style="dim")
+    return Text(str(count), style="green" if right else "bold red")
+
+
+def _confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> Table:
+    table = _plain_table(f"{split} samples: the pairs most often confused")
+    for name in ("true class", "predicted class", "samples"):
+        table.add_column(name)
+    wrong = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
+    for count, i, j in sorted(wrong, key=lambda pair: -pair[0])[:_PAIRS]:
+        table.add_row(labels[i], labels[j], str(count))
+    return table
+
+
+def _ending(results: Mapping[str, Any]) -> Text:
+    text = f"{results['steps']:,} steps, {results['epochs']:g} epochs; {results['train_seconds']:.1f} s of training"
+    if results["resumed_from_step"]:
+        text += f" since step {results['resumed_from_step']:,}, where it went on"
+    best = results.get("best_checkpoint")
+    return Text(text + (f"; best checkpoint {Path(best).name}." if best else "."))
+
+
+def plan_view(plan: JobPlan) -> RenderableType:
+    """Show what a job would do."""
+    steps = plan.steps
+    table = _plain_table(f"{plan.job.name}: nothing was written")
+    table.add_column("", style="bold")
+    table.add_column("")
+    splits = ", ".join(f"{name} {size:,}" for name, size in plan.sizes.items())
+    rows = {
+        "task": f"{plan.job.task.name}, {len(plan.labels)} classes: {_listed(plan.labels)}",
+        "data": f"{plan.job.data.source}: {splits}",
+        "model": f"{plan.job.model.name}: {plan.parameters:,} parameters, {plan.trainable:,} of them trained",
+        "batch": f"{steps.total_batch_size} samples a step ({steps.accumulation} x {plan.micro_batch} on a device)",
+        "steps": f"{steps.steps_per_epoch:,} an epoch, {steps.epochs:,} epochs, {steps.max_steps:,} in total",
+        "optimizer": f"{plan.optimizer}, schedule {plan.schedule}",
+        "rate": _rate_line(plan.rates),
+        "device": f"{plan.device}, {plan.precision}",
+        "memory": _memory_line(plan.memory, plan.micro_batch),
+        "output": str(plan.output_dir),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return Group(table, Text(), _groups(plan), *(Text(f"warning: {warning}", "yellow") for warning in plan.warnings))
+
+
+def _groups(plan: JobPlan) -> Table:
+    table = _plain_table("parameter groups")
+    for name in ("tensors", "parameters", "learning rate", "weight decay"):
+        table.add_column(name, justify="right")
+    for group in plan.groups:
+        table.add_row(
+            str(group.tensors), f"{group.parameters:,}", f"{group.learning_rate:g}", f"{group.weight_decay:g}"
+        )
+    return table
+
+
+def _rate_line(rates: Sequence[tuple[int, float]]) -> str:
+    """Draw the learning rate over the steps, and name its first, highest and last value."""
+    highest = max(rates, key=lambda point: point[1])
+    if highest[1] <= 0 or len(rates) < 2:
+        return f"step {rates[0][0]}: {rates[0][1]:.3g}; later rates depend on the run"
+    drawn = "".join(_BARS[round(rate / highest[1] * (len(_BARS) - 1))] for _, rate in rates)
+    named = dict.fromkeys((rates[0], highest, rates[len(rates) // 2], rates[-1]))
+    return f"{drawn}\n" + ", ".join(f"step {step:,}: {rate:.3g}" for step, rate in sorted(named))
+
+
+def _memory_line(memory: Memory, batch_size: int) -> str:
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        f"activations of {batch_size} samples": memory.activations,
+    }
+    return f"about {_size(memory.total)}: " + ", ".join(f"{name} {_size(part)}" for name, part in parts.items())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def _listed(names: Iterable[str], most: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
+
+
+def _plain_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)

@@ -1,0 +1,206 @@
+"""The folder of a run: what was declared, what came out, and whether one run at a time works in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from surestep.errors import CheckpointError, JobError
+from surestep.jobs.job import Job
+
+_FORMAT = 1
+# Settings that change neither the weights nor the scores, only what is shown or kept: a run may go on with others.
+_FREE_ARGUMENTS = frozenset(
+    {
+        "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "disable_tqdm",
+        "log_level",
+        "log_level_replica",
+        "logging_dir",
+        "logging_first_step",
+        "logging_steps",
+        "logging_strategy",
+        "per_device_eval_batch_size",
+        "report_to",
+        "run_name",
+        "save_total_limit",
+    }
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run in `path`."""
+
+    path: Path
+
+    @property
+    def record_path(self) -> Path:
+        """The declared job and the state of its data, written before training begins."""
+        return self.path / "job.json"
+
+    @property
+    def results_path(self) -> Path:
+        """What came out; it is written last, so a run with this file is complete."""
+        return self.path / "results.json"
+
+    @property
+    def model_path(self) -> Path:
+        """The folder of the final model."""
+        return self.path / "model"
+
+    def record(self) -> dict[str, Any] | None:
+        """Return what was recorded of the run that the folder holds, or None where it holds none."""
+        if not self.record_path.is_file():
+            return None
+        return _read_json(self.record_path)
+
+    def results(self) -> dict[str, Any] | None:
+        """Return the results of a complete run, else None."""
+        return _read_json(self.results_path) if self.results_path.is_file() else None
+
+    def steps_saved(self) -> list[int]:
+        """Return the steps of the checkpoints in the folder, in order; the trainer finds out whether they are sound."""
+        steps = (entry.name.removeprefix("checkpoint-") for entry in self.path.glob("checkpoint-*") if entry.is_dir())
+        return sorted(int(step) for step in steps if step.isdecimal())
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds files but no run of a job."""
+        if self.record_path.exists() or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise JobError(f"output_dir '{self.path}' is a file: write the name of a folder.")
+        found = [entry.name for entry in self.path.iterdir() if entry.name != _LOCK]
+        if found:
+            raise JobError(
+                f"output_dir '{self.path}' holds files of something else than a job ('{sorted(found)[0]}' among them). "
+                "Write another folder, or give --fresh to move this one aside."
+            )
+
+    def begin(self, job: Job, data: str | None) -> None:
+        """Record the job and the fingerprint of its data."""
+        record = {"format": _FORMAT, "surestep": version("surestep"), "job": _as_json(job), "data": data}
+        write_json(self.record_path, record)
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write the results; from now on the run is complete."""
+        write_json(self.results_path, {"format": _FORMAT, **results})
+
+    def reopen(self) -> None:
+        """Turn the results of a complete run aside, so that it can go on with a changed job."""
+        if self.results_path.exists():
+            self.results_path.replace(self.results_path.with_suffix(".old.json"))
+
+    def move_aside(self) -> Path | None:
+        """Rename the folder to the first free `name.old-N` and return that, or None where there is no folder."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        return aside
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the lock ends with the process, however that ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
+            if not _lock(file.fileno()):
+                file.seek(0)
+                raise JobError(f"another process ({file.read().strip() or 'unknown'}) is running in '{self.path}'.")
+            file.truncate(0)
+            file.write(f"process {os.getpid()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                self._leave_no_empty_folder()
+
+    def _leave_no_empty_folder(self) -> None:
+        """Remove what the lock alone has made, for a run that was refused."""
+        if self.path.is_dir() and [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+            (self.path / _LOCK).unlink()
+            self.path.rmdir()
+
+
+_LOCK = ".lock"
+
+
+def differences(record: Mapping[str, Any], job: Job, data: str | None) -> list[str]:
+    """Return what differs between the recorded run and `job`, a line each; what changes no result is left out."""
+    then, now = _flat(record.get("job", {})), _flat(_as_json(job))
+    free = {f"arguments.{name}" for name in _FREE_ARGUMENTS} | {"name", "output_dir"}
+    lines = [
+        f"{key}: {_shown(then, key)} there, {_shown(now, key)} now"
+        for key in sorted(then.keys() | now.keys())
+        if key not in free and then.get(key) != now.get(key)
+    ]
+    if record.get("data") != data:
+        lines.append("data: the files have changed since that run began")
+    return lines
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _as_json(job: Job) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(job.model_dump(), default=str))
+    return content
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        written = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Give --fresh to move the folder aside and start anew."
+        ) from error
+    if written != _FORMAT:
+        raise CheckpointError(f"{path} has format {written}; this version of surestep reads {_FORMAT}. Give --fresh.")
+    return content
+
+
+def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in block.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key]) if key in flat else "not given"
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock on an open file, or say that another process has it."""
+    try:
+        import fcntl
+    except ImportError:
+        # Windows has no such locks; there, two runs in one folder are not kept apart.
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

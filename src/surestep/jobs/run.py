@@ -1,0 +1,164 @@
+"""Run a job: train, judge, keep. What was begun goes on; what is complete is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surestep.errors import JobError
+from surestep.jobs.folder import RunFolder, differences
+from surestep.jobs.job import Job
+from surestep.tasks.data.source import fingerprint
+
+if TYPE_CHECKING:
+    from surestep import Trainer
+    from surestep.jobs.assemble import Assembly
+    from surestep.jobs.interrupt import StopWhenInterrupted
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job to run; `base` is the folder of the job file, `say` and `warn` tell the user what goes on."""
+
+    job: Job
+    base: Path
+    say: Say
+    warn: Say
+    fresh: bool = False
+    accept_changes: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its results, whether they were there before, and the signal that cut it short, if one did."""
+
+    folder: Path
+    results: dict[str, Any] = field(default_factory=dict)
+    was_complete: bool = False
+    signal_number: int | None = None
+    stopped_at: int = 0
+
+
+def run_job(request: Request) -> Outcome:
+    """Run the job to its end, or raise `JobError` before any work when it cannot be run as declared."""
+    folder = RunFolder(Path(request.job.output_dir))
+    if request.fresh:
+        _start_anew(folder, request.say)
+    folder.check_free()
+    with folder.locked():
+        data = _fingerprint(request)
+        record = folder.record()
+        if record is not None:
+            _check_same(folder, differences(record, request.job, data), request)
+        results = folder.results()
+        if results is not None:
+            return Outcome(folder.path, results, was_complete=True)
+        return _train(request, folder, data)
+
+
+def _start_anew(folder: RunFolder, say: Say) -> None:
+    if not folder.path.exists():
+        return
+    with folder.locked():
+        say(f"The earlier run was moved to {folder.move_aside()}; delete it when you no longer need it.")
+
+
+def _fingerprint(request: Request) -> str:
+    data = request.job.data
+    declared = [source for source in (data.source, data.validation, data.test) if isinstance(source, str)]
+    return fingerprint(declared, request.base)
+
+
+def _check_same(folder: RunFolder, changes: list[str], request: Request) -> None:
+    """Let a run go on only as it was declared, unless the changes are accepted by name."""
+    if not changes:
+        return
+    listed = "\n".join(f"  {change}" for change in changes)
+    if not request.accept_changes:
+        raise JobError(
+            f"'{folder.path}' holds a run of another job. What differs:\n{listed}\nWrite another output_dir; or give "
+            "--fresh to move that run aside and start anew, or --accept-changes to go on from its newest checkpoint."
+        )
+    request.warn(f"The run goes on although it was begun otherwise:\n{listed}")
+    folder.reopen()
+
+
+def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
+    from surestep.jobs.assemble import assemble
+    from surestep.jobs.interrupt import StopWhenInterrupted
+
+    assembly = assemble(request.job, request.base)
+    for warning in assembly.splits.warnings:
+        request.warn(warning)
+    stop = StopWhenInterrupted(request.say)
+    trainer = assembly.trainer([stop])
+    folder.begin(request.job, data)
+    request.say(_introduce(assembly))
+    began = time.monotonic()
+    resumed_from = _fit(trainer, folder, stop, request)
+    seconds = time.monotonic() - began
+    if stop.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
+        return Outcome(folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)
+    results = _judge(assembly, trainer) | {"train_seconds": round(seconds, 1), "resumed_from_step": resumed_from}
+    _keep_model(assembly, trainer, folder)
+    folder.finish(results)
+    return Outcome(folder.path, results)
+
+
+def _fit(trainer: Trainer, folder: RunFolder, stop: StopWhenInterrupted, request: Request) -> int:
+    """Train from the newest sound checkpoint, or from the start; return the step it began at."""
+    saved = folder.steps_saved()
+    if not saved:
+        with stop.listening():
+            trainer.train()
+        return 0
+    request.say(f"Going on from step {saved[-1]}.")
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=True)
+    return saved[-1]
+
+
+def _introduce(assembly: Assembly) -> str:
+    job, model = assembly.job, assembly.prepared.model
+    sizes = ", ".join(f"{name} {size:,}" for name, size in assembly.splits.sizes().items())
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{job.name}: {job.task.name} on {job.data.source} ({sizes}) with {job.model.name}, {count:,} parameters."
+
+
+def _judge(assembly: Assembly, trainer: Trainer) -> dict[str, Any]:
+    """Score the final (or best) model on each part that was held out."""
+    state, scores = trainer.state, {}
+    for name, samples in assembly.prepared.samples.items():
+        if name == "train":
+            continue
+        found = trainer.predict(samples, metric_key_prefix=name).metrics or {}
+        shown = ("loss", *assembly.metrics.names)
+        scores[name] = {
+            "samples": len(assembly.splits.parts[name]),
+            "metrics": {key: found[f"{name}_{key}"] for key in shown if f"{name}_{key}" in found},
+            "confusion": assembly.metrics.confusion.tolist(),
+        }
+    return {
+        "name": assembly.job.name,
+        "task": assembly.job.task.name,
+        "model": assembly.job.model.name,
+        "labels": list(assembly.splits.labels.names),
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "best_checkpoint": state.best_model_checkpoint,
+        "best_metric": state.best_metric,
+        "scores": scores,
+    }
+
+
+def _keep_model(assembly: Assembly, trainer: Trainer, folder: RunFolder) -> None:
+    from surestep.tasks.saved import write_card
+
+    folder.model_path.mkdir(exist_ok=True)
+    trainer.save_model(str(folder.model_path))
+    write_card(folder.model_path, assembly.prepared, assembly.job.task, assembly.job.model)
