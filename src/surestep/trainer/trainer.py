@@ -220,7 +220,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         """Give the loop into your own hands: `with trainer.steps() as steps: for state in steps: ...`.
 
         Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
-        `for` when you like. The end of the block does what the end of `train()` does; `train_output` then has the result.
+        `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
         self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
         try:
