@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,11 +24,11 @@ class Seekable(Protocol):
         """Start the next pass `samples` into the epoch."""
 
 
-class EpochOrder(Sampler[int]):
-    """The base of our samplers: an order for each epoch, and a place in it to start from.
+class Epochs:
+    """What our samplers share: the seed, the epoch to come, and where in it to start.
 
-    A subclass says in `order` what the whole epoch looks like, from `seed` and `epoch` alone. A complete pass moves
-    on to the next epoch, so that a loop written by hand shuffles anew each time; `set_epoch` names the epoch to come.
+    `set_epoch` names the epoch of the next pass. A complete pass moves on to the next epoch, so that a loop written by
+    hand shuffles anew each time.
     """
 
     def __init__(self, seed: int) -> None:
@@ -36,11 +36,9 @@ class EpochOrder(Sampler[int]):
         self.epoch = 0
         self._start = 0
 
-    def order(self) -> torch.Tensor:
-        """Return the indices of the whole epoch, as a vector of int64."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples an epoch has, over all ranks."""
         raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
@@ -49,20 +47,43 @@ class EpochOrder(Sampler[int]):
 
     def seek(self, samples: int) -> None:
         """Start the next pass `samples` into the epoch; the passes after it are whole again."""
-        self._start = _checked_start(samples, len(self))
+        self._start = _checked_start(samples, self.samples_per_epoch)
 
-    def __iter__(self) -> Iterator[int]:
+    def _take_start(self) -> int:
         start, self._start = self._start, 0
-        chunks = torch.split(self.order()[start:], _CHUNK)
-        # Iterators of C all the way: a generator would cost a Python call for each sample.
-        return chain(chain.from_iterable(map(torch.Tensor.tolist, chunks)), self._turn(self.epoch + 1))
+        return start
 
-    def _turn(self, epoch: int) -> Iterator[int]:
+    def _turn(self, epoch: int) -> Iterator[Any]:
+        """Move on to `epoch` when the iterator gets here; it yields nothing."""
         self.epoch = epoch
         yield from ()
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(device="cpu").manual_seed(self.seed + self.epoch)
+
+
+class EpochOrder(Epochs, Sampler[int]):
+    """The base of our samplers of single samples: a subclass says in `order` what a whole epoch looks like.
+
+    `order` must follow from `seed` and `epoch` alone.
+    """
+
+    def order(self) -> torch.Tensor:
+        """Return the indices of the whole epoch, as a vector of int64."""
+        raise NotImplementedError
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """The length of `order`."""
+        return len(self)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        chunks = torch.split(self.order()[self._take_start() :], _CHUNK)
+        # Iterators of C all the way: a generator would cost a Python call for each sample.
+        return chain(chain.from_iterable(map(torch.Tensor.tolist, chunks)), self._turn(self.epoch + 1))
 
 
 class SeededRandomSampler(EpochOrder, RandomSampler):
@@ -79,7 +100,7 @@ class SeededRandomSampler(EpochOrder, RandomSampler):
         replacement: bool = False,
         num_samples: int | None = None,
     ) -> None:
-        EpochOrder.__init__(self, seed)
+        Epochs.__init__(self, seed)
         source = range(data_source) if isinstance(data_source, int) else data_source
         if len(source) == 0:
             raise DataError(
@@ -94,6 +115,96 @@ class SeededRandomSampler(EpochOrder, RandomSampler):
             return torch.randperm(size, generator=generator)
         drawn = RandomSampler(self.data_source, self.replacement, self.num_samples, generator)
         return torch.tensor(list(drawn), dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class LengthGroupedSampler(EpochOrder):
+    """A random order whose neighbours are of about one length, the longest sample first.
+
+    The permutation is cut into windows, and each is sorted from long to short; the longest sample of all comes first,
+    so that memory runs out at the start or never. `lengths` has one number a sample; `batch_size` is the samples of a
+    whole step. `window`, in samples, is by default what the original takes: 50 batches, fewer so that there are four
+    windows. It decides the order, so a run that resumes with another batch size must be given the window of before.
+
+    The original draws this order from the global generator, right after its loader has drawn a number for the
+    workers. With `draws_before=1` the first epoch is therefore the original's for the same seed; its evaluation,
+    which has a generator of its own, corresponds to 0.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | torch.Tensor,
+        batch_size: int,
+        seed: int,
+        *,
+        window: int | None = None,
+        draws_before: int = 1,
+    ) -> None:
+        super().__init__(seed)
+        self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
+        if self.lengths.ndim != 1 or len(self.lengths) == 0:
+            raise DataError(f"lengths of shape {tuple(self.lengths.shape)}; give one length for each sample")
+        self.window = window or batch_size * max(min(len(self.lengths) // (batch_size * 4), 50), 1)
+        self.draws_before = draws_before
+
+    def order(self) -> torch.Tensor:
+        """Return the grouped permutation of this epoch."""
+        generator = self._generator()
+        for _ in range(self.draws_before):
+            torch.empty((), dtype=torch.int64).random_(generator=generator)
+        windows = torch.split(torch.randperm(len(self), generator=generator), self.window)
+        order = torch.cat([one[self.lengths[one].sort(descending=True, stable=True).indices] for one in windows])
+        # The longest of each window leads it.
+        longest = int(self.lengths[order[:: self.window]].argmax()) * self.window
+        order[0], order[longest] = order[longest].item(), order[0].item()
+        return order
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+class WeightedSeededSampler(EpochOrder):
+    """Samples drawn by weight: `num_samples` an epoch, with the chances that `weights` have of their sum.
+
+    The draw is torch's `multinomial` from a generator seeded with `seed + epoch`.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float] | torch.Tensor,
+        num_samples: int,
+        seed: int,
+        *,
+        replacement: bool = True,
+    ) -> None:
+        super().__init__(seed)
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        self.num_samples = num_samples
+        self.replacement = replacement
+        complaint = self._complaint()
+        if complaint is not None:
+            raise DataError(complaint)
+
+    def _complaint(self) -> str | None:
+        if self.weights.ndim != 1:
+            return f"weights of shape {tuple(self.weights.shape)}; give one weight for each sample"
+        if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
+            return "some weights are negative or not finite; give 0 or a positive number for each sample"
+        if self.num_samples < 1:
+            return f"num_samples={self.num_samples}; give 1 or more"
+        positive = int(self.weights.count_nonzero())
+        if positive == 0 or (not self.replacement and self.num_samples > positive):
+            return (
+                f"num_samples={self.num_samples} with {positive} weights above 0; "
+                "give more samples a weight, draw fewer, or draw with replacement=True"
+            )
+        return None
+
+    def order(self) -> torch.Tensor:
+        """Return what is drawn for this epoch."""
+        return torch.multinomial(self.weights, self.num_samples, self.replacement, generator=self._generator())
 
     def __len__(self) -> int:
         return self.num_samples
@@ -127,6 +238,26 @@ def adopt(sampler: Any, seed: int | None) -> Any:
             sampler.data_source, seed, replacement=sampler.replacement, num_samples=sampler._num_samples
         )
     return sampler
+
+
+def lengths_of(dataset: Any, column: str = "length", model_input_name: str | None = None) -> list[int]:
+    """Return the length of each sample: from the `column` of a table, else of the sample's `model_input_name`.
+
+    `model_input_name` is "input_ids" unless given. Raises `DataError` where the samples have no such name.
+    """
+    name = model_input_name or "input_ids"
+    columns = getattr(dataset, "column_names", None) or ()
+    if column in columns:
+        return [int(length) for length in dataset[column]]
+    if name in columns:
+        return [len(value) for value in dataset[name]]
+    first = dataset[0]
+    if not isinstance(first, Mapping) or name not in first:
+        raise DataError(
+            f"the samples have no {name!r} to measure; give the dataset a column {column!r} (length_column_name) with "
+            "the lengths, or set train_sampling_strategy='random'"
+        )
+    return [len(dataset[index][name]) for index in range(len(dataset))]
 
 
 def _checked_start(samples: int, size: int) -> int:

@@ -29,12 +29,11 @@ class FrameDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._frame)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | str) -> Any:
+        """Return a row as a dictionary, or a column, by its name, as a list."""
+        if isinstance(index, str):
+            return [_plain(value) for value in self._columns[index]]
         return {name: _plain(values[index]) for name, values in self._columns.items()}
-
-    def column(self, name: str) -> list[Any]:
-        """Return the values of one column."""
-        return [_plain(value) for value in self._columns[name]]
 
     def remove_columns(self, names: Sequence[str]) -> FrameDataset:
         """Return the dataset without the columns `names`."""

@@ -211,7 +211,7 @@ def test_a_filter_is_small_and_goes_to_workers():
     collate = ColumnFilter(keep, ModelColumns.of(Classifier()), "train_dataset")
     assert len(pickle.dumps(collate)) < 600
     rows = [{"input_ids": index, "text": "a"} for index in range(4)]
-    loader = DataLoader(rows, 2, collate_fn=collate, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(rows, 2, collate_fn=collate, num_workers=1, multiprocessing_context="spawn")
     assert [row["input_ids"] for batch in loader for row in batch] == [0, 1, 2, 3]
 
 

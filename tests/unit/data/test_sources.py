@@ -88,7 +88,7 @@ def test_a_frames_rows_are_plain_python_values():
     assert len(rows) == 2
     assert rows[1] == {"i": 2, "f": 1.5, "b": False, "s": "y", "o": [2, 3]}
     assert [type(value) for value in rows[0].values()] == [int, float, bool, str, list]
-    assert rows.column("i") == [1, 2]
+    assert rows["i"] == [1, 2]
     assert rows[-1] == rows[1]
 
 

@@ -188,8 +188,7 @@ def test_a_generator_needs_a_seed(tokenizer):
         DataCollatorForLanguageModeling(tokenizer).create_rng()
 
 
-@pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize(("used", "context"), [(False, "fork"), (True, "fork"), (True, "spawn")])
 def test_each_worker_draws_from_its_own_seed(used, context, tokenizer):
     collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5, seed=11)
     rows = [[5] * 40] * 4

@@ -1,0 +1,154 @@
+"""Batches of about equal cost: fewer of the long samples, more of the short ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+
+import torch
+from torch.utils.data import Sampler
+
+from surestep.data.samplers import Epochs
+from surestep.errors import ArgumentError
+
+
+class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
+    """A batch sampler that spreads each step's samples over ranks and micro-batches by what they cost.
+
+    Each `effective_batch_size` samples of the (shuffled) order make a step. Sorted by length, they are cut into
+    `dp_size * grad_accum` groups of nearly equal cost, and the groups are dealt out dearest first: the first micro-
+    batch of every rank, then the second, and so on. Every rank works out the same and yields its own `grad_accum`
+    batches of a step. A group of n samples padded to the longest, L tokens, costs n * (L + 0.001 * L * L): the linear
+    layers and the attention.
+
+    Without `drop_last` the samples left at the end of an epoch make a last step; if they are fewer than the groups,
+    there are as many groups as samples, and no sample comes twice.
+    """
+
+    QUADRATIC_COST_COEF = 0.001
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        effective_batch_size: int,
+        dp_size: int,
+        grad_accum: int,
+        shuffle: bool = True,
+        seed: int = 42,
+        rank: int = 0,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__(seed)
+        if min(dp_size, grad_accum) < 1 or effective_batch_size < dp_size * grad_accum:
+            raise ArgumentError(
+                f"effective_batch_size={effective_batch_size} for {dp_size} ranks of {grad_accum} micro-batches each; "
+                "give at least one sample for each"
+            )
+        self.lengths = list(lengths)
+        self.effective_batch_size = effective_batch_size
+        self.dp_size = dp_size
+        self.grad_accum = grad_accum
+        self.shuffle = shuffle
+        self.rank = rank
+        self.drop_last = drop_last
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """The samples of all ranks, with those that `drop_last` drops."""
+        return len(self.lengths)
+
+    def __len__(self) -> int:
+        steps, tail = divmod(len(self.lengths), self.effective_batch_size)
+        # Of the groups of a small tail, those that fall to this rank.
+        last = 0 if self.drop_last else len(range(self.rank, min(tail, self.dp_size * self.grad_accum), self.dp_size))
+        return steps * self.grad_accum + last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = len(self.lengths)
+        order = torch.randperm(size, generator=self._generator()).tolist() if self.shuffle else list(range(size))
+        order = order[self._take_start() :]
+        end = len(order) - len(order) % self.effective_batch_size if self.drop_last else len(order)
+        steps = (order[start : start + self.effective_batch_size] for start in range(0, end, self.effective_batch_size))
+        return chain(chain.from_iterable(map(self._batches, steps)), self._turn(self.epoch + 1))
+
+    def _batches(self, step: Sequence[int]) -> list[list[int]]:
+        """Return this rank's batches of a step."""
+        ordered = sorted(step, key=self.lengths.__getitem__, reverse=True)
+        groups = min(len(step), self.dp_size * self.grad_accum)
+        balance = _Balance([self.lengths[index] for index in ordered], groups, self.dp_size, self._cost)
+        counts = balance.counts(max(groups * 30, self.effective_batch_size))
+        bounds = [0, *accumulate(counts)]
+        ranked = balance.dearest_first(balance.costs(counts))
+        return [ordered[bounds[group] : bounds[group + 1]] for group in ranked[self.rank :: self.dp_size]]
+
+    def _cost(self, samples: int, longest: int) -> float:
+        return samples * longest + self.QUADRATIC_COST_COEF * samples * longest * longest
+
+
+class _Balance:
+    """The cut of a step, sorted from long to short, into groups: how many samples each has.
+
+    Hill climbing: again and again the dearest group gives a sample to the cheapest. A group of one sample can give
+    none; then the groups that run beside it (its slot) are filled up as far as they stay below it, and all of them
+    are settled. The samples lie in a row, so giving one away moves the borders of the groups between.
+    """
+
+    def __init__(self, lengths: Sequence[int], groups: int, slot_size: int, cost: Callable[[int, int], float]) -> None:
+        self._lengths = lengths
+        self._groups = groups
+        self._slot_size = slot_size
+        self._cost = cost
+        self._settled: set[int] = set()
+
+    def counts(self, rounds: int) -> list[int]:
+        """Return the best counts seen in at most `rounds` rounds."""
+        base, more = divmod(len(self._lengths), self._groups)
+        counts = [base + (group < more) for group in range(self._groups)]
+        best, best_spread, seen = list(counts), float("inf"), set[tuple[int, ...]]()
+        for _ in range(rounds):
+            open_groups = [group for group in range(self._groups) if group not in self._settled]
+            if tuple(counts) in seen or len(open_groups) <= 1:
+                break
+            seen.add(tuple(counts))
+            costs = self.costs(counts)
+            dearest, cheapest = max(open_groups, key=costs.__getitem__), min(open_groups, key=costs.__getitem__)
+            spread = costs[dearest] - costs[cheapest]
+            if spread < best_spread:
+                best, best_spread = list(counts), spread
+            if spread == 0:
+                break
+            if counts[dearest] > 1:
+                counts[dearest] -= 1
+                counts[cheapest] += 1
+            else:
+                self._settle(counts, costs, dearest)
+        return best
+
+    def costs(self, counts: Sequence[int]) -> list[float]:
+        """Return what each group costs; its first sample is its longest."""
+        starts = accumulate(counts, initial=0)
+        return [self._cost(count, self._lengths[start]) for count, start in zip(counts, starts, strict=False)]
+
+    def dearest_first(self, costs: Sequence[float]) -> list[int]:
+        """Return the groups by falling cost."""
+        return sorted(range(self._groups), key=costs.__getitem__, reverse=True)
+
+    def _settle(self, counts: list[int], costs: Sequence[float], dearest: int) -> None:
+        """Fill the groups beside `dearest` from cheaper ones, up to its cost, and settle the slot."""
+        ranked = self.dearest_first(costs)
+        slot_start = ranked.index(dearest) // self._slot_size * self._slot_size
+        slot = set(ranked[slot_start : slot_start + self._slot_size])
+        # In the set's own order, which is also the original's.
+        for group in [group for group in slot if group not in self._settled and group != dearest]:
+            while self._cost(counts[group] + 1, self._lengths[sum(counts[:group])]) <= costs[dearest]:
+                donors = self._donors(counts, slot)
+                if not donors:
+                    break
+                donor = min(donors, key=self.costs(counts).__getitem__)
+                counts[group] += 1
+                counts[donor] -= 1
+        self._settled |= slot
+
+    def _donors(self, counts: Sequence[int], slot: Iterable[int]) -> list[int]:
+        closed = self._settled.union(slot)
+        return [group for group in range(self._groups) if group not in closed and counts[group] > 1]
