@@ -10,11 +10,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from surestep.errors import ArgumentError
+from surestep.optim.catalogue.packages import PACKAGES
+from surestep.optim.catalogue.projectors import keep_projectors_as_data
 from surestep.optim.catalogue.torch_native import TORCH_NATIVE
 from surestep.optim.groups import ParameterGroup
 from surestep.optim.recipe import Recipe, Settings
+from surestep.optional import require
 
-RECIPES: Mapping[str, Recipe] = {**TORCH_NATIVE}
+RECIPES: Mapping[str, Recipe] = {**TORCH_NATIVE, **PACKAGES}
 # What an optimizer's keyword arguments may hold in the place of the groups, as in the original.
 _IN_PLACE_OF_GROUPS = ("params", "model", "optimizer_dict")
 
@@ -65,6 +68,11 @@ def _near(name: str) -> str:
     return ", ".join(longer[:3] or difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or ["adamw_torch"])
 
 
+def updates_in_backward(name: str) -> bool:
+    """Say whether the optimizer `name` updates during backward, so that gradients cannot be clipped or accumulated."""
+    return RECIPES[name].in_backward
+
+
 def is_optimizer_factory(candidate: Any) -> bool:
     """Say whether `candidate` is no class of optimizers, but a class whose instances make one from a model."""
     return not (isinstance(candidate, type) and issubclass(candidate, Optimizer))
@@ -86,4 +94,15 @@ def build_optimizer(
     for key in _IN_PLACE_OF_GROUPS:
         subject = options.pop(key, subject)
     optimizer: Optimizer = cls(subject, **options)
+    keep_projectors_as_data(optimizer, options.get("inner", cls))
+    if options.get("optim_bits") == 8 and "bitsandbytes" in str(cls):
+        _keep_embeddings_in_32_bits(model)
     return optimizer
+
+
+def _keep_embeddings_in_32_bits(model: nn.Module) -> None:
+    """Keep the state of embeddings in 32 bits: bitsandbytes finds training unstable otherwise."""
+    manager = require("bitsandbytes", "An optimizer in 8 bits").optim.GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})

@@ -36,6 +36,14 @@ class Settings:
         """The arguments that the family of Adam takes."""
         return {"betas": (self.adam_beta1, self.adam_beta2), "eps": self.adam_epsilon}
 
+    def need_model(self, what: str) -> nn.Module:
+        """Return the run's model, which `what` cannot do without."""
+        if self.model is None:
+            raise ArgumentError(
+                f"The optimizer {what} treats some parameters apart and needs the model: write model=..."
+            )
+        return self.model
+
 
 def truth(text: str) -> bool:
     """Read a yes or a no."""
@@ -92,12 +100,15 @@ class Imported:
     module: str
     name: str
     source: str | None = None  # where to get a package that is on no index
+    also: tuple[str, ...] = ()  # what the package imports without declaring it
 
     def __call__(self) -> type[Optimizer]:
         """Import the class, or raise and say what to install."""
-        purpose = f"The optimizer {self.name}"
+        purpose = f"The optimizer {self.name} of {self.module}"
         if self.source is not None and not installed(self.module):
             raise MissingPackageError(f"{purpose} needs {self.module}, which is not installed. It is at {self.source}.")
+        for other in self.also:
+            require(other, purpose)
         found: type[Optimizer] = getattr(require(self.module, purpose), self.name)
         return found
 
@@ -113,6 +124,7 @@ class Recipe:
     options: Mapping[str, Option] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[Settings, Options], Options] = keep
+    in_backward: bool = False  # updates during backward: no gradient is left to clip or to accumulate
 
     def arguments(self, name: str, settings: Settings, optim_args: str | None) -> Options:
         """Return the keyword arguments of the optimizer.

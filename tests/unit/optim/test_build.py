@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
+from transformers import training_args as theirs_enums
 
+from surestep.config.enums import OptimizerNames
 from surestep.errors import ArgumentError, MissingPackageError
 from surestep.optim.build import RECIPES, build_optimizer, is_optimizer_factory, optimizer_class_and_kwargs
 from surestep.optim.groups import default_groups
@@ -101,7 +103,9 @@ def test_dtypes_are_read_by_name():
 
 
 def test_a_missing_package_is_named():
-    with pytest.raises(MissingPackageError, match=r"The optimizer Great needs .*pip install no_such_package"):
+    with pytest.raises(
+        MissingPackageError, match=r"The optimizer Great of no_such_package.optim needs .*pip install no_such_package"
+    ):
         Imported("no_such_package.optim", "Great")()
     with pytest.raises(MissingPackageError, match=r"It is at https://example.org"):
         Imported("no_such_package", "Great", "https://example.org")()
@@ -126,3 +130,8 @@ def test_arguments_may_stand_in_the_place_of_the_groups(key):
     optimizer = build_optimizer(torch.optim.SGD, {**kwargs, key: mine}, net, default_groups(net, 0.0))
     assert [id(p) for g in optimizer.param_groups for p in g["params"]] == [id(net[0].weight)]
     assert kwargs == {"lr": 0.1}
+
+
+def test_every_name_of_the_original_and_of_the_settings_is_known():
+    assert {member.value for member in OptimizerNames} <= set(RECIPES)
+    assert {member.value for member in theirs_enums.OptimizerNames} <= set(RECIPES)

@@ -6,14 +6,44 @@ from collections.abc import Mapping
 
 import torch
 
-from surestep.optim.recipe import Option, Recipe, adam, truth
+from surestep.errors import ModelError
+from surestep.optim.adafactor import Adafactor
+from surestep.optim.lion import Lion
+from surestep.optim.muon import MuonWithAdamW
+from surestep.optim.recipe import Option, Options, Recipe, Settings, adam, truth
+from surestep.optim.targets import base_groups, divide, hidden_matrices, target_weights
 
 _AMSGRAD = {"amsgrad": Option(truth)}
+
+
+def _muon(settings: Settings, options: Options) -> Options:
+    """Mark what Muon takes: the linear layers in `target_modules`, or all hidden matrices."""
+    model, targets = settings.need_model("muon"), settings.target_modules
+    members = hidden_matrices(model) if targets is None else target_weights(model, targets)
+    if not members:
+        raise ModelError(
+            f"{type(model).__name__} has no trainable hidden matrix for muon. Write optim='adamw_torch', or name "
+            "linear layers in optim_target_modules."
+        )
+    groups = base_groups(model, settings.groups, settings.weight_decay)
+    return {**options, "params": divide(groups, members, {"use_muon": True}, {"use_muon": False})}
+
+
+def _lion_betas(_settings: Settings, options: Options) -> Options:
+    """Gather Lion's betas; the run's are meant for Adam and would not suit it."""
+    betas = options.pop("beta1"), options.pop("beta2")
+    return {**options, "betas": betas}
 
 
 TORCH_NATIVE: Mapping[str, Recipe] = {
     "adamw_torch": Recipe(lambda: torch.optim.AdamW, adam, _AMSGRAD),
     "adamw_torch_fused": Recipe(lambda: torch.optim.AdamW, adam, _AMSGRAD, {"fused": True}),
+    # The run's schedule gives the rate, not Adafactor.
+    "adafactor": Recipe(
+        lambda: Adafactor,
+        options={"clip_threshold": Option(float), "decay_rate": Option(float), "beta1": Option(float)},
+        fixed={"scale_parameter": False, "relative_step": False},
+    ),
     "sgd": Recipe(
         lambda: torch.optim.SGD,
         options={
@@ -43,6 +73,20 @@ TORCH_NATIVE: Mapping[str, Recipe] = {
         },
     ),
     # Those below are not among the original's names.
+    "muon": Recipe(
+        lambda: MuonWithAdamW,
+        adam,
+        {
+            "momentum": Option(float),
+            "nesterov": Option(truth),
+            "ns_steps": Option(int),
+            "adjust_lr_fn": Option(str),
+        },
+        arrange=_muon,
+    ),
+    "lion": Recipe(
+        lambda: Lion, options={"beta1": Option(float, 0.9), "beta2": Option(float, 0.99)}, arrange=_lion_betas
+    ),
     "adam": Recipe(lambda: torch.optim.Adam, adam, _AMSGRAD),
     "adamax": Recipe(lambda: torch.optim.Adamax, adam),
     "nadam": Recipe(
