@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,51 +120,6 @@ class SeededRandomSampler(EpochOrder, RandomSampler):
         return self.num_samples
 
 
-class LengthGroupedSampler(EpochOrder):
-    """A random order whose neighbours are of about one length, the longest sample first.
-
-    The permutation is cut into windows, and each is sorted from long to short; the longest sample of all comes first,
-    so that memory runs out at the start or never. `lengths` has one number a sample; `batch_size` is the samples of a
-    whole step. `window`, in samples, is by default what the original takes: 50 batches, fewer so that there are four
-    windows. It decides the order, so a run that resumes with another batch size must be given the window of before.
-
-    The original draws this order from the global generator, right after its loader has drawn a number for the
-    workers. With `draws_before=1` the first epoch is therefore the original's for the same seed; its evaluation,
-    which has a generator of its own, corresponds to 0.
-    """
-
-    def __init__(
-        self,
-        lengths: Sequence[int] | torch.Tensor,
-        batch_size: int,
-        seed: int,
-        *,
-        window: int | None = None,
-        draws_before: int = 1,
-    ) -> None:
-        super().__init__(seed)
-        self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
-        if self.lengths.ndim != 1 or len(self.lengths) == 0:
-            raise DataError(f"lengths of shape {tuple(self.lengths.shape)}; give one length for each sample")
-        self.window = window or batch_size * max(min(len(self.lengths) // (batch_size * 4), 50), 1)
-        self.draws_before = draws_before
-
-    def order(self) -> torch.Tensor:
-        """Return the grouped permutation of this epoch."""
-        generator = self._generator()
-        for _ in range(self.draws_before):
-            torch.empty((), dtype=torch.int64).random_(generator=generator)
-        windows = torch.split(torch.randperm(len(self), generator=generator), self.window)
-        order = torch.cat([one[self.lengths[one].sort(descending=True, stable=True).indices] for one in windows])
-        # The longest of each window leads it.
-        longest = int(self.lengths[order[:: self.window]].argmax()) * self.window
-        order[0], order[longest] = order[longest].item(), order[0].item()
-        return order
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-
 class WeightedSeededSampler(EpochOrder):
     """Samples drawn by weight: `num_samples` an epoch, with the chances that `weights` have of their sum.
 
@@ -238,26 +193,6 @@ def adopt(sampler: Any, seed: int | None) -> Any:
             sampler.data_source, seed, replacement=sampler.replacement, num_samples=sampler._num_samples
         )
     return sampler
-
-
-def lengths_of(dataset: Any, column: str = "length", model_input_name: str | None = None) -> list[int]:
-    """Return the length of each sample: from the `column` of a table, else of the sample's `model_input_name`.
-
-    `model_input_name` is "input_ids" unless given. Raises `DataError` where the samples have no such name.
-    """
-    name = model_input_name or "input_ids"
-    columns = getattr(dataset, "column_names", None) or ()
-    if column in columns:
-        return [int(length) for length in dataset[column]]
-    if name in columns:
-        return [len(value) for value in dataset[name]]
-    first = dataset[0]
-    if not isinstance(first, Mapping) or name not in first:
-        raise DataError(
-            f"the samples have no {name!r} to measure; give the dataset a column {column!r} (length_column_name) with "
-            "the lengths, or set train_sampling_strategy='random'"
-        )
-    return [len(dataset[index][name]) for index in range(len(dataset))]
 
 
 def _checked_start(samples: int, size: int) -> int:

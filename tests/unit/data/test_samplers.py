@@ -1,8 +1,6 @@
 import itertools
-import random
 import sys
 
-import pandas as pd
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
@@ -10,15 +8,12 @@ from torch.utils.data import SequentialSampler as TorchSequentialSampler
 
 from surestep.data.loaders import LoaderSettings, build_loader, set_epoch
 from surestep.data.samplers import (
-    LengthGroupedSampler,
     SeededRandomSampler,
     Seekable,
     SequentialSampler,
     WeightedSeededSampler,
     adopt,
-    lengths_of,
 )
-from surestep.data.sources import FrameDataset
 from surestep.errors import DataError
 
 
@@ -159,7 +154,7 @@ def test_adopt_replaces_torchs_own_samplers_only():
 def test_ours_pass_for_torchs_samplers():
     assert isinstance(SeededRandomSampler(3, 0), RandomSampler)
     assert isinstance(SequentialSampler(range(3)), TorchSequentialSampler)
-    seekers = [SeededRandomSampler(3, 0), SequentialSampler(range(3)), LengthGroupedSampler([1], 1, 0)]
+    seekers = [SeededRandomSampler(3, 0), SequentialSampler(range(3))]
     assert all(isinstance(one, Seekable) for one in [*seekers, WeightedSeededSampler([1], 1, 0)])
 
 
@@ -186,86 +181,6 @@ def test_a_loader_over_our_sampler_reads_only_what_it_yields():
     sampler.seek(10)
     assert list(loader) == [read[:4], read[4:8], read[8:]]
     assert read == randperm(20, 1)[10:]
-
-
-LENGTHS = [
-    [5, 3, 9, 9, 1, 7, 7, 7, 2, 9, 4],
-    [4] * 30,
-    list(range(100)),
-    random.Random(0).choices(range(1, 40), k=1003),
-    [3],
-]
-
-
-@pytest.mark.parametrize("lengths", LENGTHS, ids=len)
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 200])
-@pytest.mark.parametrize("seed", [0, 42])
-def test_length_grouping_starts_with_the_originals_order(seed, batch_size, lengths):
-    tools = pytest.importorskip("transformers.trainer_pt_utils")
-    torch.manual_seed(seed)
-    theirs = tools.LengthGroupedSampler(batch_size, lengths=lengths)
-    original = [
-        index for batch in DataLoader(range(len(lengths)), 1, sampler=theirs, collate_fn=list) for index in batch
-    ]
-    assert list(LengthGroupedSampler(lengths, batch_size, seed)) == original
-    generator = torch.Generator().manual_seed(seed)
-    evaluated = tools.LengthGroupedSampler(batch_size, lengths=lengths, generator=generator)
-    assert list(LengthGroupedSampler(torch.tensor(lengths), batch_size, seed, draws_before=0)) == list(evaluated)
-
-
-def test_length_grouping_is_the_order_that_the_original_trains_on(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    rows = [
-        {"x": torch.tensor([float(index)]), "labels": torch.tensor([0.0]), "input_ids": [0] * (index % 7 + 1)}
-        for index in range(50)
-    ]
-    model = Recorder()
-    args = transformers.TrainingArguments(
-        output_dir=tmp_path,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        num_train_epochs=1,
-        seed=9,
-        train_sampling_strategy="group_by_length",
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        dataloader_pin_memory=False,
-    )
-    transformers.Trainer(model, args, train_dataset=rows).train()
-    ours = LengthGroupedSampler(lengths_of(rows), 4, seed=9)
-    assert [index for batch in model.seen for index in batch] == list(ours)
-
-
-def test_length_grouping_puts_like_lengths_together_and_the_longest_first():
-    lengths = random.Random(1).choices(range(1, 100), k=400)
-    sampler = LengthGroupedSampler(lengths, 8, seed=0)
-    order = list(sampler)
-    assert sorted(order) == list(range(400))
-    assert lengths[order[0]] == max(lengths)
-    assert sampler.window == 96
-    for start in range(0, 400, 96):
-        window = [lengths[index] for index in order[start + 1 : start + 96]]
-        assert sum(a < b for a, b in itertools.pairwise(window)) <= 1
-    assert list(sampler) != order
-
-
-def test_length_grouping_keeps_its_order_under_another_batch_size_by_its_window():
-    lengths = random.Random(1).choices(range(1, 100), k=400)
-    before = LengthGroupedSampler(lengths, 8, seed=0)
-    order = list(before)
-    assert list(LengthGroupedSampler(lengths, 7, seed=0)) != order
-    after = LengthGroupedSampler(lengths, 7, seed=0, window=before.window)
-    after.seek(100)
-    assert list(after) == order[100:]
-
-
-@pytest.mark.parametrize("lengths", [[], [[1, 2]], 3])
-def test_length_grouping_needs_a_length_for_each_sample(lengths):
-    with pytest.raises(DataError, match="give one length for each sample"):
-        LengthGroupedSampler(lengths, 2, seed=0)
 
 
 @pytest.mark.parametrize("replacement", [True, False])
@@ -300,19 +215,3 @@ def test_weights_are_chances():
 def test_weights_that_cannot_be_right_are_refused(weights, number, replacement, said):
     with pytest.raises(DataError, match=said):
         WeightedSeededSampler(weights, number, seed=0, replacement=replacement)
-
-
-def test_lengths_come_from_the_column_or_from_the_samples():
-    rows = [{"input_ids": [1, 2], "size": 7, "pixels": [1]}, {"input_ids": [1], "size": 8, "pixels": [1, 2, 3]}]
-    tables = [FrameDataset(pd.DataFrame(rows))]
-    datasets = pytest.importorskip("datasets")
-    tables += [datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows).with_format("torch")]
-    for table in tables:
-        assert lengths_of(table, "size") == [7, 8]
-        assert lengths_of(table) == [2, 1]
-        assert lengths_of(table, model_input_name="pixels") == [1, 3]
-    assert lengths_of(rows, "size") == [2, 1]
-    assert lengths_of(rows, model_input_name="pixels") == [1, 3]
-    for lacking in (rows, [(1, 2)]):
-        with pytest.raises(DataError, match="no 'words' to measure; give the dataset a column 'length'"):
-            lengths_of(lacking, model_input_name="words")

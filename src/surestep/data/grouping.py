@@ -1,15 +1,87 @@
-"""Batches of about equal cost: fewer of the long samples, more of the short ones."""
+"""Orders that heed the lengths of samples: like ones together, or batches of about equal cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
-from surestep.data.samplers import Epochs
-from surestep.errors import ArgumentError
+from surestep.data.samplers import EpochOrder, Epochs
+from surestep.data.sources import as_dataset
+from surestep.errors import ArgumentError, DataError
+
+
+def lengths_of(dataset: Any, column: str = "length", model_input_name: str | None = None) -> list[int]:
+    """Return the length of each sample: from the `column` of a table, else of the sample's `model_input_name`.
+
+    `model_input_name` is "input_ids" unless given. Raises `DataError` where the samples have no such name.
+    """
+    dataset = as_dataset(dataset)
+    name = model_input_name or "input_ids"
+    columns = getattr(dataset, "column_names", None) or ()
+    if column in columns:
+        return [int(length) for length in dataset[column]]
+    if name in columns:
+        return [len(value) for value in dataset[name]]
+    first = dataset[0]
+    if not isinstance(first, Mapping) or name not in first:
+        raise DataError(
+            f"the samples have no {name!r} to measure; give the dataset a column {column!r} (length_column_name) with "
+            "the lengths, or set train_sampling_strategy='random'"
+        )
+    return [len(dataset[index][name]) for index in range(len(dataset))]
+
+
+class LengthGroupedSampler(EpochOrder):
+    """A random order whose neighbours are of about one length, the longest sample first.
+
+    The permutation is cut into windows, and each is sorted from long to short; the longest sample of all comes first,
+    so that memory runs out at the start or never. The lengths, one a sample, are given or measured (`lengths_of`);
+    `batch_size` is the samples of a whole step. `window`, in samples, is by default what the original takes: 50
+    batches, fewer so that there are four windows. It decides the order, so a run that resumes with another batch size
+    must be given the window of before.
+
+    With a `seed` an epoch's permutation is drawn from a generator seeded with `seed + epoch`. Without one the seed is
+    torch's, and the generator first gives a number away: the original draws its training order from the global
+    generator, after its loader has drawn one for the workers, so the first epoch is the same.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        dataset: Any = None,
+        lengths: Sequence[int] | torch.Tensor | None = None,
+        model_input_name: str | None = None,
+        *,
+        seed: int | None = None,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(torch.initial_seed() if seed is None else seed)
+        if lengths is None:
+            lengths = lengths_of(dataset, model_input_name=model_input_name)
+        self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
+        if self.lengths.ndim != 1 or len(self.lengths) == 0:
+            raise DataError(f"lengths of shape {tuple(self.lengths.shape)}; give one length for each sample")
+        self.window = window or batch_size * max(min(len(self.lengths) // (batch_size * 4), 50), 1)
+        self._gives_away = seed is None
+
+    def order(self) -> torch.Tensor:
+        """Return the grouped permutation of this epoch."""
+        generator = self._generator()
+        if self._gives_away:
+            torch.empty((), dtype=torch.int64).random_(generator=generator)
+        windows = torch.split(torch.randperm(len(self), generator=generator), self.window)
+        order = torch.cat([one[self.lengths[one].sort(descending=True, stable=True).indices] for one in windows])
+        # The longest of each window leads it.
+        longest = int(self.lengths[order[:: self.window]].argmax()) * self.window
+        order[0], order[longest] = order[longest].item(), order[0].item()
+        return order
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
 
 class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
