@@ -1,0 +1,56 @@
+"""Adapters of PEFT in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from surestep.checkpoint import layout
+from surestep.checkpoint.names import name_list
+from surestep.checkpoint.tensors import read_tensors
+from surestep.errors import CheckpointError
+from surestep.optional import require
+
+# The adapter that PEFT stores in the folder itself, and what it puts before the names of a model with adapters.
+_MAIN = "default"
+_ADAPTED = "base_model.model."
+
+
+def adapters_in(folder: Path) -> dict[str, Path]:
+    """Return the folders that hold adapters: `folder` itself under the empty name, others under their own."""
+    places = {"": folder} | {path.name: path for path in sorted(folder.glob("*")) if path.is_dir()}
+    return {name: path for name, path in places.items() if (path / layout.ADAPTER_WEIGHTS).is_file()}
+
+
+def load_adapters(module: nn.Module, adapters: Mapping[str, Path]) -> tuple[list[str], list[str]]:
+    """Read each adapter by PEFT's own functions and return the names missing and unexpected.
+
+    Raises:
+        CheckpointError: the model has no adapter of that name, or a file is damaged.
+    """
+    peft = require("peft", "Loading adapters")
+    with_adapters: Any = module
+    configured: Mapping[str, Any] = with_adapters.peft_config
+    missing: list[str] = []
+    unexpected: list[str] = []
+    for name, path in adapters.items():
+        adapter = name or (_MAIN if _MAIN in configured else next(iter(configured)))
+        if adapter not in configured:
+            raise CheckpointError(
+                f"{path} holds the adapter '{adapter}', and the model has {name_list(configured)}. Add it to the model "
+                "before loading."
+            )
+        tensors = read_tensors(path / layout.ADAPTER_WEIGHTS)
+        if not any(parameter.startswith(_ADAPTED) for parameter, _ in module.named_parameters()):
+            tensors = {key.removeprefix(_ADAPTED): value for key, value in tensors.items()}
+        expected = peft.get_peft_model_state_dict(module, adapter_name=adapter, save_embedding_layers=False)
+        result = peft.set_peft_model_state_dict(module, dict(tensors), adapter_name=adapter)
+        missing.extend(key for key in expected if key not in tensors)
+        unexpected.extend(result.unexpected_keys)
+    absent = set(configured) - {name or _MAIN for name in adapters}
+    if len(configured) > 1:
+        missing.extend(f"adapter {name}" for name in sorted(absent))
+    return missing, unexpected
