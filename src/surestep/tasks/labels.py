@@ -61,11 +61,12 @@ def infer_labels(
 
 def _values_of_names(found: list[str], names: list[str], place: str) -> list[str]:
     """Match names to what the data writes: the names themselves, or the integers 0, 1, ... in their place."""
-    if set(found) <= set(names):
-        return names
-    if all(value.isdecimal() and int(value) < len(names) for value in found):
-        return [str(i) for i in range(len(names))]
-    strange = next(value for value in found if value not in names)
+    integers = [str(i) for i in range(len(names))]
+    for values in (names, integers):
+        if set(found) <= set(values):
+            return values
+    meant = integers if all(value.isdecimal() for value in found) else names
+    strange = next(value for value in found if value not in meant)
     raise DataError(
         f"{place}: the label '{strange}' is none of the {len(names)} class names: {nearest(strange, names)}"
     )
@@ -91,7 +92,9 @@ def _write(label: Any) -> str | None:
     return str(label).strip() or None
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Sort 2 before 10, also within names."""
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """Sort 2 before 10, also within names, and numbers before names."""
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+        return [(0, float(text), "")]
     parts = re.split(r"(\d+)", text)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]

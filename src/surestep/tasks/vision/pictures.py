@@ -120,7 +120,8 @@ def _checked_array(array: npt.NDArray[Any], place: str) -> Pixels:
         raise DataError(
             f"{place}: expected pixels of shape (height, width[, 1 or 3]), found {array.shape} {array.dtype}."
         )
-    pixels = array.astype(np.uint8)
+    with np.errstate(invalid="ignore"):
+        pixels = array.astype(np.uint8)
     if not np.array_equal(pixels, array):
         raise DataError(f"{place}: pixels must be whole numbers from 0 to 255, found {array.min()} to {array.max()}.")
     return pixels.reshape(*array.shape[:2], -1)
