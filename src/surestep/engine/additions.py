@@ -1,4 +1,4 @@
-"""What is added to a model for training: compilation, activation checkpointing, embedding noise."""
+"""What is added to a model for training: compilation and embedding noise."""
 
 from __future__ import annotations
 
@@ -16,22 +16,6 @@ def compile_model(model: nn.Module, *, backend: str | None, mode: str | None) ->
     """Return the model compiled by `torch.compile`; `backend` defaults to inductor."""
     compiled: nn.Module = torch.compile(model, backend=backend or "inductor", mode=mode)  # type: ignore[assignment]
     return compiled
-
-
-def enable_activation_checkpointing(model: Any, options: dict[str, Any] | None) -> None:
-    """Let the model recompute activations in backward; `options` go to `torch.utils.checkpoint.checkpoint`.
-
-    The model says how: by `activation_checkpointing_enable`, or `gradient_checkpointing_enable` as it was called.
-    """
-    for prefix in ("activation", "gradient"):
-        enable = getattr(model, f"{prefix}_checkpointing_enable", None)
-        if enable is not None:
-            enable(**{f"{prefix}_checkpointing_kwargs": options or None})
-            return
-    raise ArgumentError(
-        f"activation_checkpointing is True, but {type(model).__name__} has neither activation_checkpointing_enable nor "
-        "gradient_checkpointing_enable. Define one of them on the model, or leave the setting out."
-    )
 
 
 @contextmanager

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from surestep.config.enums import DebugOption
 from surestep.data.loaders import has_length, set_epoch
 from surestep.data.position import DataPosition
 from surestep.data.seek import skip_batches
-from surestep.engine.additions import compile_model, enable_activation_checkpointing, noisy_embeddings
+from surestep.engine.additions import compile_model, noisy_embeddings
 from surestep.engine.engine import Engine
+from surestep.engine.overflow import OverflowWatch
 from surestep.engine.precision import make_precision
+from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import NotServedError
 from surestep.optim.schedules import needs_metric
@@ -51,11 +54,13 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
     """Make the model ready for training inside the block: memory savers, noise, compilation, precision."""
     args, engine = trainer.args, trainer.engine
     with ExitStack() as stack:
-        if args.activation_checkpointing:
-            enable_activation_checkpointing(trainer.model, args.activation_checkpointing_kwargs)
-        if args.neftune_noise_alpha is not None:
-            stack.enter_context(noisy_embeddings(engine.unwrap(trainer.model), args.neftune_noise_alpha))
         model = trainer.model
+        if args.activation_checkpointing:
+            stack.enter_context(Recompute.of(args.activation_checkpointing_kwargs).applied(engine.unwrap(model)))
+        if args.neftune_noise_alpha is not None:
+            stack.enter_context(noisy_embeddings(engine.unwrap(model), args.neftune_noise_alpha))
+        if DebugOption.UNDERFLOW_OVERFLOW in args.debug:
+            stack.enter_context(OverflowWatch(engine.unwrap(model)).watching())
         if args.torch_compile:
             model = compile_model(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
         stack.enter_context(engine.computing(engine.unwrap(model)))

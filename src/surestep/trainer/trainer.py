@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from torch import nn
 
 from surestep import logs
 from surestep.callbacks.flow import DefaultFlowCallback
+from surestep.config.adopt import adopt_arguments
 from surestep.config.arguments import TrainingArguments
 from surestep.config.enums import SaveStrategy
 from surestep.data.columns import can_return_loss, find_labels, inspected_model
 from surestep.data.loaders import has_length
 from surestep.losses.items import accepts_count
 from surestep.losses.smoothing import LabelSmoother
+from surestep.metrics.memory import MemoryMeter
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
+from surestep.trainer.batch_size import Beginning, find_batch_size
 from surestep.trainer.checks import check_objects, check_trainable
 from surestep.trainer.defaults import default_callbacks, default_collator
 from surestep.trainer.older import adapt_older_methods, take_older_arguments
@@ -85,8 +89,10 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
     ) -> None:
         known = list(inspect.signature(Trainer.__init__).parameters)[1:]
         self.processing_class = take_older_arguments(older, known, processing_class)
-        self.args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
+        self.args = TrainingArguments(output_dir="tmp_trainer") if args is None else adopt_arguments(args)
         seed_run(self.args)
+        self._memory = MemoryMeter(enabled=not self.args.skip_memory_metrics, device=self.args.device)
+        self._memory.start("init")
         logs.set_level(self.args.log_level)
         self._world = current_world()
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
@@ -113,6 +119,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         if self.args.should_save:
             Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
         self.callback_handler.fire("on_init_end")
+        self._memory.stop("init")
 
     def _forget_runs(self) -> None:
         """Set what a run changes to its beginning."""
@@ -186,12 +193,18 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             trial: The trial of a search.
             ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
         """
-        return self._inner_training_loop(
-            batch_size=self._train_batch_size,
+        run = partial(
+            self._inner_training_loop,
             args=self.args,
             resume_from_checkpoint=resume_from_checkpoint,
             trial=trial,
             ignore_keys_for_eval=ignore_keys_for_eval,
+        )
+        if not self.args.auto_find_batch_size:
+            return run(batch_size=self._train_batch_size)
+        beginning = Beginning(self)
+        return find_batch_size(
+            lambda size: run(batch_size=size), self._train_batch_size, self.args.device, reset=beginning.put_back
         )
 
     def _inner_training_loop(
@@ -223,6 +236,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
         self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
+        self._memory.start("train")
         try:
             self._renew_model(trial)
             check_trainable(self.model)
@@ -242,6 +256,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
         finally:
             self.is_in_train = False
+            self._memory.stop("train")
             self._store.release()
             self._close_callbacks()
 
@@ -317,6 +332,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.store_flos()
         metrics["total_flos"] = state.total_flos
         metrics["train_loss"] = run.tally.mean_loss()
+        self._memory.stop("train", metrics)
         self.log(metrics)
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from surestep.metrics.prediction import EvalLoopOutput, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.nested import detach
+from surestep.trainer.batch_size import training_size_only
 from surestep.trainer.points.loading import LoadingPoints
 from surestep.trainer.points.reporting import ReportingPoints
 from surestep.trainer.points.stepping import SteppingPoints
@@ -40,6 +42,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, dict):
             return self._evaluate_each(dataset, eval_dataset is not None, ignore_keys, metric_key_prefix)
+        self._memory.start("eval")
         loader = self.get_eval_dataloader(eval_dataset)
         start = time.time()
         output = self.evaluation_loop(
@@ -52,6 +55,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.log(metrics)
         self.callback_handler.fire("on_evaluate", metrics=metrics)
+        self._memory.stop("eval", metrics)
         return metrics
 
     def _evaluate_each(
@@ -69,6 +73,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
 
         Where the samples' second dimensions differ, arrays are padded on the right with -100.
         """
+        self._memory.start("test")
         loader = self.get_test_dataloader(test_dataset)
         start = time.time()
         output = self.evaluation_loop(
@@ -76,6 +81,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         )
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.callback_handler.fire("on_predict", metrics=metrics)
+        self._memory.stop("test", metrics)
         return PredictionOutput(output.predictions, output.label_ids, metrics)
 
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
@@ -180,7 +186,8 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
     ) -> dict[str, float]:
         """Evaluate during training; a schedule that waits for a metric is stepped with it."""
         del trial
-        metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
+        with training_size_only() if self.args.auto_find_batch_size else nullcontext():
+            metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
         if not skip_scheduler and needs_metric(self.lr_scheduler):
             self.lr_scheduler.step(self._metric_for_best(metrics))
         return metrics

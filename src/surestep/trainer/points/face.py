@@ -13,6 +13,7 @@ from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
 from surestep.losses.items import ItemUse
 from surestep.losses.smoothing import LabelSmoother
+from surestep.metrics.memory import MemoryMeter
 from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.world import World
 from surestep.training.events import Events
@@ -60,6 +61,7 @@ class Face:
     _signature_columns: list[str] | None
     _item_use: ItemUse | None
     _num_weights: int | None
+    _memory: MemoryMeter
     _train_batch_size: int
     _created_lr_scheduler: bool
     _staging_root: str | None

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
+from surestep.checkpoint.names import parameter_names
 from surestep.checkpoint.optimizer_state import decode_optimizer, encode_optimizer
 from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
@@ -111,8 +112,8 @@ class SavingPoints(SteppingPoints):
         if self.lr_scheduler is not None:
             write_tree(folder, SCHEDULER, self.lr_scheduler.state_dict())
 
-    def _names_by_parameter(self) -> dict[Any, str]:
-        return {parameter: name for name, parameter in self.engine.unwrap(self.model).named_parameters()}
+    def _names_by_parameter(self) -> dict[int, str]:
+        return parameter_names(self.engine.unwrap(self.model))
 
     def _save_scaler(self, output_dir: str) -> None:
         """Write the loss scale, where the precision has one."""
