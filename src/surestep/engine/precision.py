@@ -35,7 +35,7 @@ class Precision:
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from `loss`."""
-        loss.backward(**kwargs)
+        torch.autograd.backward(loss, **kwargs)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Bring gradients to their true size before they are clipped or looked at."""
@@ -78,14 +78,14 @@ class Autocast(Precision):
             yield
             return
         own = vars(model).get("forward")
-        model.forward = self._wrapped(model.forward)  # type: ignore[method-assign]
+        model.forward = self._wrapped(model.forward)
         try:
             yield
         finally:
             if own is None:
                 del model.forward
             else:
-                model.forward = own  # type: ignore[method-assign]
+                model.forward = own
 
     def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         device_type, dtype = self._device.type, self.dtype
@@ -119,7 +119,7 @@ class ScaledAutocast(Autocast):
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from the scaled loss."""
-        self._scaler.scale(loss).backward(**kwargs)
+        torch.autograd.backward(self._scaler.scale(loss), **kwargs)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale, once a step."""

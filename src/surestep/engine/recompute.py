@@ -57,7 +57,7 @@ class Recompute:
             return
         layers = repeated_layers(model)[:: self.every_n_layers]
         for layer in layers:
-            layer.forward = self._recomputing(layer.forward)  # type: ignore[method-assign]
+            layer.forward = self._recomputing(layer.forward)
         try:
             yield
         finally:

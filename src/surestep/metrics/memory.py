@@ -44,7 +44,7 @@ class _Peak(threading.Thread):
         """End the sampling and return the highest value seen."""
         self._done.set()
         self.join()
-        return max(self.highest, self._process.memory_info().rss)
+        return max(self.highest, int(self._process.memory_info().rss))
 
 
 @dataclass

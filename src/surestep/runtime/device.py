@@ -24,7 +24,7 @@ def choose_device(world: World, *, use_cpu: bool = False) -> torch.device:
 def supports_bf16(device: torch.device) -> bool:
     """Say whether the device computes in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type in {"cpu", "mps"}
 
 

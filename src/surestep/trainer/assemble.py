@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from surestep.config.enums import DebugOption
 from surestep.data.loaders import has_length, set_epoch
@@ -55,8 +55,9 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
     args, engine = trainer.args, trainer.engine
     with ExitStack() as stack:
         model = trainer.model
+        settings = cast("dict[str, Any] | None", args.activation_checkpointing_kwargs)
         if args.activation_checkpointing:
-            stack.enter_context(Recompute.of(args.activation_checkpointing_kwargs).applied(engine.unwrap(model)))
+            stack.enter_context(Recompute.of(settings).applied(engine.unwrap(model)))
         if args.neftune_noise_alpha is not None:
             stack.enter_context(noisy_embeddings(engine.unwrap(model), args.neftune_noise_alpha))
         if DebugOption.UNDERFLOW_OVERFLOW in args.debug:

@@ -117,7 +117,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         )
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
         if self.args.should_save:
-            Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
+            self._output_folder.mkdir(parents=True, exist_ok=True)
         self.callback_handler.fire("on_init_end")
         self._memory.stop("init")
 

@@ -38,7 +38,8 @@ class EventSource(Protocol):
 
 def listens(callback: Any, event: str) -> bool:
     """Say whether `callback` does anything on `event`: whether the method is not the empty one of a base class."""
-    if type(callback).__getattribute__ is not object.__getattribute__:
+    lookup: Any = type(callback).__getattribute__
+    if lookup is not object.__getattribute__:
         return True
     method = getattr(callback, event, None)
     function = getattr(method, "__func__", method)

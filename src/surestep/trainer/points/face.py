@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from surestep.checkpoint.store import CheckpointStore
 from surestep.config.arguments import TrainingArguments
@@ -66,9 +68,15 @@ class Face:
     _created_lr_scheduler: bool
     _staging_root: str | None
     _store: CheckpointStore
-    _eval_dataloaders: dict[str, Any]
+    _eval_dataloaders: dict[str, DataLoader[Any]]
     _first_num_input_tokens_seen: int
     _trial: Any
     _ignore_keys_for_eval: list[str] | None
     _start_time: float
     _first_step: int
+
+    @property
+    def _output_folder(self) -> Path:
+        """The folder that the run writes into; the arguments have settled it."""
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -52,7 +52,7 @@ class OptimizingPoints(Face):
                 chosen,
                 num_warmup_steps=self.args.get_warmup_steps(num_training_steps),
                 num_training_steps=num_training_steps,
-                scheduler_kwargs=self.args.lr_scheduler_kwargs,
+                scheduler_kwargs=cast("dict[str, Any] | None", self.args.lr_scheduler_kwargs),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -47,7 +47,7 @@ class ReportingPoints(Face):
         """Write the metrics to `<split>_results.json` and, with `combined`, into `all_results.json` as well."""
         if not self.is_world_process_zero():
             return
-        folder = Path(self.args.output_dir)
+        folder = self._output_folder
         _write_json(folder / f"{split}_results.json", metrics)
         if combined:
             path = folder / "all_results.json"
@@ -57,7 +57,7 @@ class ReportingPoints(Face):
     def save_state(self) -> None:
         """Write `trainer_state.json` into the output folder."""
         if self.is_world_process_zero():
-            self.state.save_to_json(Path(self.args.output_dir) / "trainer_state.json")
+            self.state.save_to_json(self._output_folder / "trainer_state.json")
 
     def show_loop(self) -> str:
         """Return the loop as text, with the callbacks that listen at each of its events. Print it to read it."""

@@ -32,7 +32,7 @@ class SavingPoints(SteppingPoints):
         """Write weights (those of `state_dict` if given) with what belongs to them; the main process does it."""
         if not self.args.should_save:
             return
-        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        folder = self._output_folder if output_dir is None else Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.engine.unwrap(self.model), folder, state_dict=state_dict)
         processor = self.processing_class
@@ -45,11 +45,11 @@ class SavingPoints(SteppingPoints):
     def _get_output_dir(self, trial: Any) -> str:
         """Return the folder that holds the checkpoints. While one is written, it is the folder where it is staged."""
         del trial
-        return self.args.output_dir if self._staging_root is None else self._staging_root
+        return str(self._output_folder) if self._staging_root is None else self._staging_root
 
     def _make_store(self) -> CheckpointStore:
         """Return the keeper of this run's checkpoints."""
-        return CheckpointStore(Path(self.args.output_dir), world=self._world, keep_last=self.args.save_total_limit)
+        return CheckpointStore(self._output_folder, world=self._world, keep_last=self.args.save_total_limit)
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
@@ -98,7 +98,7 @@ class SavingPoints(SteppingPoints):
         step = self.state.best_global_step
         if not step:
             return
-        best = Path(self.args.output_dir) / folder_name(step)
+        best = self._output_folder / folder_name(step)
         if step == self.state.global_step or best.is_dir():
             self.state.best_model_checkpoint = str(best)
 

@@ -53,7 +53,8 @@ class SteppingPoints(Face):
 
         def loss_with(count: Any) -> Tensor:
             given = inputs if count is None else {**inputs, "num_items_in_batch": count.to(self.args.device)}
-            return loss_of(self.model(**given), given)
+            loss: Tensor = loss_of(self.model(**given), given)
+            return loss
 
         with undisturbed(self.model):
             return probe_item_use(loss_with, batch, expected_shift=expected.shifted)
