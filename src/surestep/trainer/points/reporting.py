@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from surestep.metrics.speed import speed_metrics
+from surestep.trainer.card import Names, card_of, existing_tags
 from surestep.trainer.points.face import Face
 from surestep.training.show import show_loop
 
@@ -58,6 +59,40 @@ class ReportingPoints(Face):
         """Write `trainer_state.json` into the output folder."""
         if self.is_world_process_zero():
             self.state.save_to_json(self._output_folder / "trainer_state.json")
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,  # noqa: A002 (the original's name)
+        tags: Names = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: Names = None,
+        dataset_tags: Names = None,
+        dataset: Names = None,
+        dataset_args: Names = None,
+    ) -> None:
+        """Write `README.md` into the output folder: metadata for the hub, results, arguments, versions.
+
+        Tags of a card that is there already are kept.
+        """
+        if not self.is_world_process_zero():
+            return
+        path = self._output_folder / "README.md"
+        known = [tags] if isinstance(tags, str) else list(tags or [])
+        card = card_of(
+            self,  # type: ignore[arg-type]
+            name=model_name,
+            language=language,
+            license=license,
+            tags=[*known, *existing_tags(path)],
+            base_model=finetuned_from,
+            tasks=tasks,
+            datasets=dataset_tags,
+            dataset_names=dataset,
+            dataset_args=dataset_args,
+        )
+        path.write_text(card.text(), encoding="utf-8")
 
     def show_loop(self) -> str:
         """Return the loop as text, with the callbacks that listen at each of its events. Print it to read it."""

@@ -25,7 +25,3 @@ class UnservedPoints:
     def push_to_hub(self, *_: Any, **__: Any) -> NoReturn:
         """Upload the model; not served yet."""
         _refuse("push_to_hub", "B1", "Call save_model() and upload the folder with huggingface_hub.upload_folder.")
-
-    def create_model_card(self, *_: Any, **__: Any) -> NoReturn:
-        """Write a model card; not served yet."""
-        _refuse("create_model_card", "B1", "Write README.md into the output folder.")
