@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from surestep.callbacks.wording import log_line, pairs_text, summary_rows, value_text
+from surestep.callbacks.wording import duration_text, log_line, pairs_text, summary_rows, value_text
 from surestep.runtime.world import current_world
 from surestep.training.callback import TrainerCallback
 from surestep.training.state import TrainerControl, TrainerState
@@ -79,6 +79,14 @@ class RunView:
 def _new_window() -> deque[tuple[float, int]]:
     """Return an empty record of (clock, step), long enough for half a minute of draws."""
     return deque(maxlen=120)
+
+
+def beside_bar(run: RunView) -> str:
+    """Return the figures that stand beside a bar."""
+    left = run.seconds_left()
+    parts = [f"{name} {text}" for name, text in run.latest.items()]
+    parts += [run.speed(), "" if left is None else f"{duration_text(left)} left"]
+    return "  ".join(part for part in parts if part)
 
 
 class Face(Protocol):

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
-from surestep.errors import ArgumentError
+from surestep.config.topics.duration import DURATION
 from surestep.runtime.world import current_world
 from surestep.training.callback import TrainerCallback
 from surestep.training.state import TrainerControl, TrainerState
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-
-
-def parse_duration(duration: float | str) -> float:
-    """Return seconds from a number of seconds or from text such as "90s", "2h" or "1h 30m"."""
-    seconds = _seconds(duration)
-    if not 0 < seconds < float("inf"):
-        raise ArgumentError(
-            f'max_time={duration!r} is no length of time. Write seconds (7200) or text such as "2h" or "1h 30m".'
-        )
-    return seconds
-
-
-def _seconds(duration: float | str) -> float:
-    """Return the seconds meant, zero where nothing is."""
-    try:
-        return float(duration)
-    except ValueError:
-        text = str(duration).lower()
-    if _DURATION.sub("", text).strip():
-        return 0.0
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+# Arguments may have been changed since they were made, and the original's have no such field.
+_in_seconds = DURATION.rules["max_time"]
 
 
 class DefaultFlowCallback(TrainerCallback):
@@ -50,8 +28,8 @@ class DefaultFlowCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start the clock of `max_time`."""
-        duration = getattr(args, "max_time", None)
-        self._deadline = None if duration is None else time.monotonic() + parse_duration(duration)
+        seconds = _in_seconds("max_time", getattr(args, "max_time", None))
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._many = current_world().size > 1
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:

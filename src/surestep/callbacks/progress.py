@@ -8,8 +8,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from surestep.callbacks.display import DisplayCallback, Face, Lines, RunView
-from surestep.callbacks.wording import duration_text
+from surestep.callbacks.display import DisplayCallback, Face, Lines, RunView, beside_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,18 +100,11 @@ class Bar:
         if state is not None:
             bar = ProgressBar(total=state.max_steps, completed=state.global_step)
             epochs = f"epoch {state.epoch or 0:.2f}/{state.num_train_epochs}"
-            rows.add_row(epochs, bar, f"{state.global_step}/{state.max_steps}", _figures(run))
+            rows.add_row(epochs, bar, f"{state.global_step}/{state.max_steps}", beside_bar(run))
         if run.predicted:
             bar = ProgressBar(total=run.to_predict, completed=run.predicted)
             rows.add_row("evaluation", bar, f"{run.predicted}/{run.to_predict or '?'}", "")
         return rows
-
-
-def _figures(run: RunView) -> str:
-    left = run.seconds_left()
-    parts = [f"{name} {text}" for name, text in run.latest.items()]
-    parts += [run.speed(), "" if left is None else f"{duration_text(left)} left"]
-    return "  ".join(part for part in parts if part)
 
 
 def _leave_to_parent() -> None:
