@@ -281,15 +281,13 @@ def _exact(loaded: Any, given: Any, places: _Places, key: object = None) -> Any:
 
 
 class _Sealed:
-    """A value that torch would take apart, because it can be iterated over."""
+    """A text, set or the like, which torch would take apart because it can be iterated over."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
 _SEQUENCES = {list, tuple, deque}
-# What torch rebuilds from its items, and may.
-_REBUILT = (torch.Tensor, dict, list, tuple, deque, set, frozenset, bytes)
 
 
 def _like(sequence: Any, items: list[Any]) -> Any:
@@ -302,8 +300,7 @@ def _seal(value: Any) -> Any:
         return {key: _seal(item) for key, item in value.items()}
     if type(value) in _SEQUENCES:
         return _like(value, [_seal(item) for item in value])
-    taken_apart = isinstance(value, Iterable) and (not isinstance(value, _REBUILT) or isinstance(value, torch.Size))
-    return _Sealed(value) if taken_apart else value
+    return _Sealed(value) if isinstance(value, Iterable) and not isinstance(value, torch.Tensor) else value
 
 
 def _unsealed(value: Any) -> Any:
