@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,19 +27,19 @@ def _same(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Alias:
+class Alias(ABC):
     """An old name. `kind` is how a command line reads its value, `default` what it held when nobody set it."""
 
     kind: Callable[[str], Any] = str
     default: Any = None
 
+    @abstractmethod
     def take(self, name: str, value: Any, /) -> dict[str, Any]:
         """Return the settings of today that the old one asks for; raise where there are none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advice(self, name: str, value: Any, /) -> str:
         """Return what to write today, as the rest of a sentence."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

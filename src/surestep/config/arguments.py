@@ -83,13 +83,12 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
         """Pass each value through the rule of its field; yield what is refused."""
         for name, rule in self._rules.items():
             value = getattr(self, name)
-            # A subclass whose own default is None means something by it.
-            if value is None and type(self).__dataclass_fields__[name].default is None:
-                continue
             try:
                 setattr(self, name, rule(name, value))
             except ArgumentError as error:
-                yield str(error)
+                # A subclass whose own default is None means something by it.
+                if value is not None or type(self).__dataclass_fields__[name].default is not None:
+                    yield str(error)
 
     def _check(self) -> Iterator[str]:
         """Yield what cannot be right between values."""

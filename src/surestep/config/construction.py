@@ -87,7 +87,7 @@ class Translation:
         present, alias = self.values.get(today), ALIASES[name]
         if present is None or (isinstance(alias, Renamed) and present in alias.over):
             return new
-        if isinstance(present, dict) and isinstance(new, dict) and not (present.items() ^ new.items()) & new.items():
+        if isinstance(present, dict) and isinstance(new, dict) and present | new == new | present:
             return present | new
         if present != new:
             both = f"{shown(name, value)} and {shown(today, present)}"

@@ -14,8 +14,6 @@ class ExplicitEnum(str, Enum):  # noqa: UP042  (a StrEnum prints otherwise than 
     @classmethod
     def _missing_(cls, value: object) -> ExplicitEnum:
         text = value.value if isinstance(value, Enum) else value
-        if text is not value and text in cls._value2member_map_:
-            return cls(text)
         raise ArgumentError(f"{text!r} is not a valid {cls.__name__}. {cls.offer(text)}")
 
     @classmethod
@@ -116,6 +114,11 @@ class OptimizerNames(ExplicitEnum):
     NADAM = "nadam"
     RADAM = "radam"
     MUON = "muon"
+    LION_TORCH = "lion"
+    ADAM = "adam"
+    ADAMAX = "adamax"
+    ADADELTA = "adadelta"
+    ASGD = "asgd"
 
 
 class DebugOption(ExplicitEnum):

@@ -79,11 +79,16 @@ class Export:
         return cls(**values)
 
     def __str__(self) -> str:
-        values = {name: mask(name) if is_secret(name) else value for name, value in self._values().items()}
+        values = {name: mask(name) if is_secret(name) else _shown(value) for name, value in self._values().items()}
         lines = "".join(f"{name}={value},\n" for name, value in sorted(values.items()))
         return f"{type(self).__name__}(\n{lines})"
 
     __repr__ = __str__
+
+
+def _shown(value: Any) -> Any:
+    """Return a configuration as its dictionary, which is how the original shows it."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _is_scalar(value: Any) -> bool:

@@ -17,10 +17,8 @@ _TRUE = ("yes", "true", "t", "y", "1")
 _FALSE = ("no", "false", "f", "n", "0")
 
 
-def truth(text: str | bool) -> bool:
+def truth(text: str) -> bool:
     """Read a truth value; raises what argparse shows."""
-    if isinstance(text, bool):
-        return text
     if text.lower() in _TRUE + _FALSE:
         return text.lower() in _TRUE
     raise argparse.ArgumentTypeError(f"{text!r} is no truth value: write one of {', '.join(_TRUE + _FALSE)}")

@@ -53,6 +53,10 @@ def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(kind) if field.init}
 
 
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _knows(kind: type, name: str) -> bool:
     """Say whether a dataclass takes a name: as a field, or as an older name of one."""
     fields = _fields(kind)
@@ -120,9 +124,10 @@ class HfArgumentParser(argparse.ArgumentParser):
     def _take(self, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was given for one dataclass, and what `set_defaults` set."""
         values = {name: value for name, value in given.items() if value is not _UNSET and _knows(kind, name)}
-        for name in _fields(kind):
+        for name, field in _fields(kind).items():
             default = self.get_default(name)
-            if given[name] is _UNSET and default is not self._declared[name]:
+            # A truth value without a default of its own is False.
+            if given[name] is _UNSET and (default is not self._declared[name] or _is_required(field)):
                 values[name] = default
         return values
 

@@ -7,21 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from surestep.config.enums import OptimizerNames
+from surestep.config.enums import DebugOption, OptimizerNames
 from surestep.config.rules import shown
 from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.errors import NotServedError
 
-# The optimizers that are built from torch alone.
-_SERVED_OPTIMIZERS = {
-    OptimizerNames.ADAMW_TORCH,
-    OptimizerNames.ADAMW_TORCH_FUSED,
-    OptimizerNames.SGD,
-    OptimizerNames.ADAGRAD,
-    OptimizerNames.RMSPROP,
-    OptimizerNames.NADAM,
-    OptimizerNames.RADAM,
-    OptimizerNames.MUON,
+# Optimizers that update during backward, where nothing can clip or accumulate yet.
+_IN_BACKWARD = {
+    OptimizerNames.GALORE_ADAMW_LAYERWISE,
+    OptimizerNames.GALORE_ADAMW_8BIT_LAYERWISE,
+    OptimizerNames.GALORE_ADAFACTOR_LAYERWISE,
+    OptimizerNames.APOLLO_ADAMW_LAYERWISE,
+    OptimizerNames.LOMO,
+    OptimizerNames.ADALOMO,
 }
 _SERVED_TRACKERS = {"tensorboard"}
 
@@ -42,17 +40,10 @@ def _switches_nothing_on(settings: Any) -> bool:
     return not settings or (isinstance(settings, dict) and not any(settings.values()))
 
 
-def _plain_checkpointing(settings: Any) -> bool:
-    return not settings or not ({"every_n_layers", "offload"} & set(settings))
-
-
 UNSERVED: dict[str, Unserved] = {
-    "optim": Unserved("B8", lambda value: value in _SERVED_OPTIMIZERS),
-    "optim_target_modules": Unserved("B8"),
-    "activation_checkpointing_kwargs": Unserved("B6", _plain_checkpointing),
+    "optim": Unserved("B8", lambda value: value not in _IN_BACKWARD),
     "use_liger_kernel": Unserved("B7"),
     "liger_kernel_config": Unserved("B7"),
-    "auto_find_batch_size": Unserved("B6"),
     "report_to": Unserved("B10", lambda value: set(value) <= _SERVED_TRACKERS),
     "project": Unserved("B10", _is("huggingface")),
     "trackio_space_id": Unserved("B10"),
@@ -78,8 +69,7 @@ UNSERVED: dict[str, Unserved] = {
     "fsdp": Unserved("C2"),
     "fsdp_config": Unserved("C2", _switches_nothing_on),
     "deepspeed": Unserved("C4"),
-    "debug": Unserved("B7"),
-    "skip_memory_metrics": Unserved("B6", _is(True)),
+    "debug": Unserved("C5", lambda options: DebugOption.TPU_METRICS_DEBUG not in options),
     "mixed_precision": Unserved("B5", _is("no", "fp16", "bf16")),
     "sortish_sampler": Unserved("B3"),
     "predict_with_generate": Unserved("B3"),

@@ -20,11 +20,9 @@ class DebugArguments:
 
 def _options(name: str, value: Any) -> list[Any]:
     """Take options as a list; None and "" are none."""
-    words = value.split() if isinstance(value, str) and not isinstance(value, DebugOption) else value
+    words = value.split() if isinstance(value, str) else value
     if words is None or words is False:
         return []
-    if isinstance(words, DebugOption):
-        words = [words]
     if not isinstance(words, list | tuple):
         raise refuse(name, value, "a string of options or a list of them", 'Write debug="underflow_overflow".')
     return [Member(DebugOption)(name, word) for word in words]

@@ -65,19 +65,12 @@ class HardwareArguments:
 
 def _accelerator(name: str, value: Any) -> AcceleratorConfig:
     """Take a configuration, the original's included, as ours."""
-    if isinstance(value, AcceleratorConfig):
-        return value
+    if value is None or isinstance(value, AcceleratorConfig):
+        return value or AcceleratorConfig()
     if hasattr(value, "to_dict") and not isinstance(value, type):
         value = value.to_dict()
     value = Settings(path=True)(name, value)
     return AcceleratorConfig.from_json_file(value) if isinstance(value, str) else AcceleratorConfig.from_dict(value)
 
 
-def _normalise(args: Any) -> None:
-    if args.accelerator_config is None:
-        args.accelerator_config = AcceleratorConfig()
-
-
-HARDWARE = Topic(
-    HardwareArguments, normalise=_normalise, rules={"accelerator_config": _accelerator, "parallelism_config": anything}
-)
+HARDWARE = Topic(HardwareArguments, rules={"accelerator_config": _accelerator, "parallelism_config": anything})

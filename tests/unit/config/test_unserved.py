@@ -1,0 +1,126 @@
+"""What nothing serves yet is refused with the row of the scope; everything else is taken."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from surestep.config.arguments import Seq2SeqTrainingArguments, TrainingArguments
+from surestep.config.unserved import UNSERVED, UNSERVED_ENVIRONMENT
+from surestep.errors import NotServedError
+
+# A value of each unserved setting that asks for something.
+ASKED = {
+    "optim": "lomo",
+    "use_liger_kernel": True,
+    "liger_kernel_config": {"rope": True},
+    "report_to": "wandb",
+    "project": "mine",
+    "trackio_space_id": "a/b",
+    "trackio_bucket_id": "a/b",
+    "trackio_static_space_id": "a/b",
+    "eval_use_gather_object": True,
+    "enable_jit_checkpoint": True,
+    "push_to_hub": True,
+    "hub_token": "hf_x",
+    "hub_private_repo": False,
+    "hub_model_id": "a/b",
+    "hub_strategy": "end",
+    "hub_always_push": True,
+    "hub_revision": "main",
+    "accelerator_config": {"split_batches": True},
+    "parallelism_config": object(),
+    "ddp_find_unused_parameters": False,
+    "ddp_bucket_cap_mb": 25,
+    "ddp_broadcast_buffers": False,
+    "ddp_static_graph": False,
+    "ddp_backend": "gloo",
+    "ddp_timeout": 60,
+    "fsdp": "full_shard auto_wrap",
+    "fsdp_config": {"min_num_params": 1},
+    "deepspeed": {"zero_optimization": {"stage": 2}},
+    "debug": "tpu_metrics_debug",
+    "sortish_sampler": True,
+    "predict_with_generate": True,
+    "generation_max_length": 10,
+    "generation_num_beams": 4,
+    "generation_config": "path",
+}
+MORE = [
+    ("optim", "galore_adamw_layerwise"),
+    ("debug", "underflow_overflow tpu_metrics_debug"),
+    ("fsdp", True),
+    ("fsdp", ["full_shard"]),
+    ("fsdp_config", "fsdp.json"),
+    ("deepspeed", "zero.json"),
+    ("report_to", ["tensorboard", "mlflow"]),
+]
+
+
+def test_every_row_is_shown():
+    assert set(ASKED) == set(UNSERVED) - {"mixed_precision"}
+    assert set(ASKED) <= {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+
+
+@pytest.mark.parametrize(("name", "value"), [*ASKED.items(), *MORE])
+def test_what_nothing_serves_yet_is_refused(name, value):
+    with pytest.raises(NotServedError) as error:
+        Seq2SeqTrainingArguments("out", **{name: value})
+    assert re.search(r"not served yet \(row [A-H]\d+ of the scope\)", str(error.value))
+    args = Seq2SeqTrainingArguments("out")
+    setattr(args, name, value)
+    with pytest.raises(NotServedError):
+        args.validate_parameters()
+
+
+def test_the_rows_are_rows_of_the_scope():
+    scope = Path(__file__).parents[4] / "shared" / "SCOPE.md"
+    if not scope.exists():
+        pytest.skip("the scope is not beside the repository")
+    rows = set(re.findall(r"^\| ([A-H]\d+) \|", scope.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {unserved.row for unserved in UNSERVED.values()} <= rows
+    assert set(UNSERVED_ENVIRONMENT.values()) <= rows
+
+
+@pytest.mark.parametrize("variable", UNSERVED_ENVIRONMENT)
+def test_what_the_environment_asks_for_is_refused_too(monkeypatch, variable):
+    monkeypatch.setenv(variable, "false")
+    TrainingArguments("out")
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(NotServedError, match=f"{variable} in the environment"):
+        TrainingArguments("out")
+
+
+def test_a_precision_of_the_environment_that_nothing_serves(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(NotServedError, match="mixed_precision='fp8'"):
+        TrainingArguments("out")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optim": "adamw_torch"},
+        {"optim": "sgd"},
+        {"optim": "muon"},
+        {"optim": "galore_adamw", "optim_target_modules": ["attn"]},
+        {"auto_find_batch_size": True, "skip_memory_metrics": False, "debug": "underflow_overflow"},
+        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"every_n_layers": 2, "offload": True}},
+        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}},
+        {"report_to": ["tensorboard"]},
+        {"log_on_each_node": False},
+        {"fsdp_config": {"min_num_params": 0, "xla": False, "xla_fsdp_grad_ckpt": False}},
+        {"neftune_noise_alpha": 5},
+        {"torch_compile": True},
+        {"label_smoothing_factor": 0.1},
+        {"train_sampling_strategy": "batch_rebalance"},
+        {"eval_on_start": True, "batch_eval_metrics": True, "include_for_metrics": ["inputs", "loss"]},
+        {"save_only_model": True, "save_on_each_node": True},
+        {"full_determinism": True},
+        {"max_time": "2h"},
+    ],
+    ids=str,
+)
+def test_what_is_served_is_taken(given):
+    TrainingArguments("out", **given)

@@ -1,0 +1,250 @@
+"""Values that cannot be right, and what the message about each must say."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from surestep.config.arguments import Seq2SeqTrainingArguments, TrainingArguments
+from surestep.errors import ArgumentError, SurestepError
+
+# The bad input, and fragments that the message must hold: the setting, the value, what to write instead.
+BAD = [
+    # Batches and duration
+    ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size=0", "at least 1", "default is 8"]),
+    ({"per_device_train_batch_size": -4}, ["per_device_train_batch_size=-4", "whole number"]),
+    ({"per_device_train_batch_size": 2.5}, ["per_device_train_batch_size=2.5", "whole number"]),
+    ({"per_device_train_batch_size": "8"}, ["per_device_train_batch_size='8'", "write per_device_train_batch_size=8 "]),
+    ({"per_device_train_batch_size": True}, ["per_device_train_batch_size=True", "whole number"]),
+    ({"per_device_train_batch_size": None}, ["per_device_train_batch_size=None", "whole number"]),
+    ({"per_device_eval_batch_size": 0}, ["per_device_eval_batch_size=0", "at least 1"]),
+    ({"gradient_accumulation_steps": 0}, ["gradient_accumulation_steps=0", "Write 1"]),
+    ({"gradient_accumulation_steps": -1}, ["gradient_accumulation_steps=-1", "at least 1"]),
+    ({"num_train_epochs": 0}, ["num_train_epochs=0", "unless max_steps", "3.0"]),
+    ({"num_train_epochs": -1}, ["num_train_epochs=-1", "above 0"]),
+    ({"num_train_epochs": math.nan}, ["num_train_epochs=nan", "a number"]),
+    ({"num_train_epochs": math.inf}, ["num_train_epochs=inf", "a number"]),
+    ({"max_steps": 0}, ["max_steps=0", "Write -1"]),
+    ({"max_steps": -2}, ["max_steps=-2", "Write -1"]),
+    ({"max_steps": 10.5}, ["max_steps=10.5", "whole number"]),
+    ({"global_batch_size": 0}, ["global_batch_size=0", "at least 1"]),
+    ({"global_batch_size": 20}, ["global_batch_size=20", "16 or 24", "per_device_train_batch_size=5"]),
+    ({"global_batch_size": 7}, ["global_batch_size=7", "Write global_batch_size=8", "per_device_train_batch_size=7"]),
+    (
+        {"global_batch_size": 64, "gradient_accumulation_steps": 2},
+        ["gradient_accumulation_steps=2", "global_batch_size=64", "means 8"],
+    ),
+    ({"max_time": 0}, ["max_time=0", "1h30m"]),
+    ({"max_time": -5}, ["max_time=-5", "1h30m"]),
+    ({"max_time": "soon"}, ["max_time='soon'", "1h30m"]),
+    ({"max_time": "2x"}, ["max_time='2x'", "length of time"]),
+    ({"max_time": ""}, ["max_time=''", "length of time"]),
+    ({"max_time": [1]}, ["max_time=[1]", "length of time"]),
+    ({"max_time": True}, ["max_time=True", "length of time"]),
+    # Schedule and optimizer
+    ({"learning_rate": math.nan}, ["learning_rate=nan", "5e-5"]),
+    ({"learning_rate": -1e-3}, ["learning_rate=-0.001", "at least 0"]),
+    ({"learning_rate": math.inf}, ["learning_rate=inf", "a number"]),
+    ({"learning_rate": "3e-5"}, ["learning_rate='3e-5'", "without quotes", "learning_rate=3e-5"]),
+    ({"learning_rate": "fast"}, ["learning_rate='fast'", "5e-5"]),
+    ({"learning_rate": True}, ["learning_rate=True", "a number"]),
+    ({"learning_rate": [1e-3]}, ["learning_rate=[0.001]", "a number"]),
+    ({"lr_scheduler_type": "cosin"}, ["lr_scheduler_type='cosin'", "Did you mean 'cosine'?"]),
+    ({"lr_scheduler_type": 3}, ["lr_scheduler_type=3", "linear"]),
+    ({"lr_scheduler_kwargs": "num_cycles=2"}, ["lr_scheduler_kwargs", "JSON object"]),
+    ({"lr_scheduler_kwargs": "{num_cycles"}, ["lr_scheduler_kwargs", "does not parse"]),
+    ({"lr_scheduler_kwargs": [1]}, ["lr_scheduler_kwargs=[1]", "dictionary"]),
+    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, ["reduce_lr_on_plateau", 'eval_strategy="epoch"']),
+    ({"lr_scheduler_type": "greedy"}, ["greedy", 'eval_strategy="epoch"']),
+    ({"warmup_steps": -1}, ["warmup_steps=-1", "at least 0"]),
+    ({"warmup_steps": 10.5}, ["warmup_steps=10.5", "Write 10"]),
+    ({"warmup_steps": math.nan}, ["warmup_steps=nan"]),
+    ({"optim": "adamm"}, ["optim='adamm'", "adamw_torch", "Did you mean"]),
+    ({"optim_target_modules": 3}, ["optim_target_modules=3", "list of strings"]),
+    ({"weight_decay": -0.1}, ["weight_decay=-0.1", "0.01"]),
+    ({"weight_decay": math.nan}, ["weight_decay=nan"]),
+    ({"adam_beta1": 1.0}, ["adam_beta1=1.0", "below 1", "0.9"]),
+    ({"adam_beta1": -0.1}, ["adam_beta1=-0.1", "at least 0"]),
+    ({"adam_beta2": 1.5}, ["adam_beta2=1.5", "below 1"]),
+    ({"adam_epsilon": -1e-8}, ["adam_epsilon=-1e-08", "1e-8"]),
+    # Stability and precision
+    ({"max_grad_norm": -1.0}, ["max_grad_norm=-1.0", "0 to leave gradients unclipped"]),
+    ({"max_grad_norm": math.nan}, ["max_grad_norm=nan", "Write 1.0"]),
+    ({"label_smoothing_factor": 1.0}, ["label_smoothing_factor=1.0", "below 1", "0.1"]),
+    ({"label_smoothing_factor": -0.1}, ["label_smoothing_factor=-0.1", "at least 0"]),
+    ({"fp16": True, "bf16": True}, ["fp16=True", "bf16=True", "cannot both"]),
+    ({"fp16_full_eval": True, "bf16_full_eval": True}, ["fp16_full_eval", "bf16_full_eval", "cannot both"]),
+    ({"neftune_noise_alpha": -5}, ["neftune_noise_alpha=-5", "None"]),
+    ({"torch_empty_cache_steps": 0}, ["torch_empty_cache_steps=0", "None"]),
+    ({"torch_empty_cache_steps": 1.5}, ["torch_empty_cache_steps=1.5", "whole number"]),
+    ({"activation_checkpointing_kwargs": 1}, ["activation_checkpointing_kwargs=1", "dictionary"]),
+    ({"liger_kernel_config": "rope"}, ["liger_kernel_config='rope'", "dictionary"]),
+    # Truth values
+    ({"fp16": "true"}, ["fp16='true'", "Write fp16=True"]),
+    ({"fp16": "no"}, ["fp16='no'", "Write fp16=False"]),
+    ({"fp16": 1}, ["fp16=1", "Write fp16=True"]),
+    ({"dataloader_drop_last": 0}, ["dataloader_drop_last=0", "Write dataloader_drop_last=False"]),
+    ({"do_train": "maybe"}, ["do_train='maybe'", "True or False"]),
+    ({"bf16": None}, ["bf16=None", "True or False"]),
+    ({"tf32": "sometimes"}, ["tf32='sometimes'", "None"]),
+    ({"load_best_model_at_end": np.array([True])}, ["load_best_model_at_end", "True or False"]),
+    # Logging and tracking
+    ({"logging_steps": 0}, ["logging_steps=0", 'logging_strategy="no"']),
+    ({"logging_steps": -10}, ["logging_steps=-10", "at least 0"]),
+    ({"logging_steps": 1.5}, ["logging_steps=1.5", "fraction", "Write 1"]),
+    ({"logging_strategy": "batch"}, ["logging_strategy='batch'", "no, steps, epoch"]),
+    ({"logging_strategy": True}, ["logging_strategy=True", "no, steps, epoch"]),
+    ({"log_level": "warn"}, ["log_level='warn'", "Did you mean 'warning'?"]),
+    ({"log_level_replica": 10}, ["log_level_replica=10", "passive"]),
+    ({"include_num_input_tokens_seen": "yes"}, ["include_num_input_tokens_seen='yes'", "non_padding"]),
+    ({"report_to": "tensorbord"}, ["report_to='tensorbord'", "Did you mean 'tensorboard'?"]),
+    ({"report_to": ["tensorboard", 3]}, ["report_to", "list of strings"]),
+    ({"run_name": 7}, ["run_name=7", "Write run_name='7'"]),
+    # Evaluation and checkpoints
+    ({"eval_strategy": "step"}, ["eval_strategy='step'", "Did you mean 'steps'?"]),
+    ({"eval_strategy": "steps", "eval_steps": 2.5}, ["eval_steps=2.5", "Write 2"]),
+    ({"eval_strategy": "steps", "logging_strategy": "no", "logging_steps": 0}, ["eval_steps=0", "above 0"]),
+    ({"eval_steps": -5}, ["eval_steps=-5", "at least 0"]),
+    ({"eval_delay": -1}, ["eval_delay=-1", "Write 0"]),
+    ({"eval_accumulation_steps": 0}, ["eval_accumulation_steps=0", "None"]),
+    ({"include_for_metrics": ["input"]}, ["include_for_metrics=['input']", "Did you mean 'inputs'?"]),
+    ({"include_for_metrics": "inputs"}, ["include_for_metrics='inputs'", 'Write include_for_metrics=["inputs"]']),
+    ({"save_strategy": "epochs"}, ["save_strategy='epochs'", "Did you mean 'epoch'?"]),
+    ({"save_steps": 0}, ["save_steps=0", 'save_strategy="no"']),
+    ({"save_steps": 7.5}, ["save_steps=7.5", "Write 7"]),
+    ({"save_total_limit": 0}, ["save_total_limit=0", "None to keep every"]),
+    ({"save_total_limit": -1}, ["save_total_limit=-1", "None to keep every"]),
+    ({"load_best_model_at_end": True}, ["load_best_model_at_end=True", 'eval_strategy="epoch"']),
+    (
+        {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "no"},
+        ["load_best_model_at_end=True", 'save_strategy="best"'],
+    ),
+    (
+        {"save_strategy": "best", "metric_for_best_model": "loss"},
+        ['save_strategy="best"', 'eval_strategy="epoch"'],
+    ),
+    ({"save_strategy": "best", "eval_strategy": "epoch"}, ['metric_for_best_model="loss"']),
+    ({"metric_for_best_model": 3}, ["metric_for_best_model=3", "a string or None"]),
+    ({"hub_strategy": "every-save"}, ["hub_strategy='every-save'", "Did you mean 'every_save'?"]),
+    # Reproducibility and data
+    ({"seed": -1}, ["seed=-1", "at least 0"]),
+    ({"seed": 2**32}, ["seed=4294967296", "at most"]),
+    ({"seed": None}, ["seed=None", "42"]),
+    ({"data_seed": -3}, ["data_seed=-3", "None"]),
+    ({"dataloader_num_workers": -1}, ["dataloader_num_workers=-1", "Write 0"]),
+    ({"dataloader_prefetch_factor": 2}, ["dataloader_prefetch_factor=2", "dataloader_num_workers=1"]),
+    ({"dataloader_prefetch_factor": 0, "dataloader_num_workers": 1}, ["dataloader_prefetch_factor=0", "None"]),
+    ({"dataloader_persistent_workers": True}, ["dataloader_persistent_workers=True", "dataloader_num_workers=1"]),
+    ({"dataloader_multiprocessing_context": "spawn"}, ["dataloader_multiprocessing_context='spawn'", "=None"]),
+    (
+        {"dataloader_multiprocessing_context": "forks", "dataloader_num_workers": 1},
+        ["fork, spawn, forkserver, None", "Did you mean"],
+    ),
+    ({"train_sampling_strategy": "shuffle"}, ["train_sampling_strategy='shuffle'", "random, sequential"]),
+    ({"train_sampling_strategy": ["random"]}, ["train_sampling_strategy=['random']", "random, sequential"]),
+    ({"label_names": "labels"}, ["label_names='labels'", 'Write label_names=["labels"]']),
+    ({"length_column_name": None}, ["length_column_name=None", "a string"]),
+    # Devices
+    ({"accelerator_config": {"split_batch": True}}, ["accelerator_config", "Did you mean 'split_batches'?"]),
+    ({"accelerator_config": "nowhere.json"}, ["nowhere.json", "cannot be read"]),
+    ({"accelerator_config": 3}, ["accelerator_config=3", "dictionary"]),
+    ({"ddp_backend": "ncl"}, ["ddp_backend='ncl'", "Did you mean 'nccl'?"]),
+    ({"ddp_timeout": 0}, ["ddp_timeout=0", "1800"]),
+    ({"ddp_bucket_cap_mb": -1}, ["ddp_bucket_cap_mb=-1", "None"]),
+    ({"fsdp": 3}, ["fsdp=3", "fsdp=True"]),
+    ({"deepspeed": 3}, ["deepspeed=3", "path of a JSON file"]),
+    ({"debug": "underflow"}, ["debug='underflow'", "Did you mean 'underflow_overflow'?"]),
+    ({"debug": 3}, ["debug=3", "underflow_overflow"]),
+    ({"output_dir": 3}, ["output_dir=3", "a string"]),
+    ({"resume_from_checkpoint": 3}, ["resume_from_checkpoint=3", "a string"]),
+    ({"local_rank": "a"}, ["local_rank='a'", "whole number"]),
+]
+
+
+def test_the_table_is_long_enough():
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize(("given", "fragments"), BAD, ids=lambda value: str(value)[:60])
+def test_what_cannot_be_right_is_refused(given, fragments):
+    with pytest.raises(ArgumentError) as error:
+        TrainingArguments(**given)
+    assert isinstance(error.value, ValueError)
+    assert isinstance(error.value, SurestepError)
+    for fragment in fragments:
+        assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "fragments"), BAD, ids=lambda value: str(value)[:60])
+def test_it_is_refused_after_a_change_too(given, fragments):
+    args = TrainingArguments("out")
+    for name, value in given.items():
+        setattr(args, name, value)
+    with pytest.raises(ArgumentError) as error:
+        args.validate_parameters()
+    for fragment in fragments:
+        assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "fragment"),
+    [
+        ({"generation_max_length": 0}, "generation_max_length=0"),
+        ({"generation_num_beams": 1.5}, "generation_num_beams=1.5"),
+        ({"predict_with_generate": "yes"}, "predict_with_generate=True"),
+    ],
+)
+def test_what_cannot_be_right_in_generation(given, fragment):
+    with pytest.raises(ArgumentError, match=fragment):
+        Seq2SeqTrainingArguments("out", **given)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ArgumentError) as error:
+        TrainingArguments("out", learning_rate=-1, seed=-1, eval_strategy="x")
+    assert str(error.value).startswith("3 settings cannot be right:\n  - ")
+    for name in ("learning_rate", "seed", "eval_strategy"):
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_train_epochs": 0, "max_steps": 5},
+        {"num_train_epochs": 0.5},
+        {"learning_rate": 0.0},
+        {"warmup_steps": 1.0},
+        {"warmup_steps": 0.999},
+        {"logging_strategy": "no", "logging_steps": 0},
+        {"logging_strategy": "epoch", "logging_steps": 1.5},
+        {"save_strategy": "no", "save_steps": 0},
+        {"save_strategy": "best", "metric_for_best_model": "loss", "eval_strategy": "epoch"},
+        {"max_grad_norm": 0},
+        {"adam_beta1": 0.0},
+        {"seed": 0},
+        {"seed": 2**32 - 1},
+        {"save_total_limit": 1},
+        {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1, "dataloader_persistent_workers": True},
+        {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "spawn"},
+        {"global_batch_size": 64, "gradient_accumulation_steps": 8},
+    ],
+    ids=str,
+)
+def test_what_is_at_the_edge_is_taken(given):
+    TrainingArguments("out", **given)
+
+
+def test_a_json_file_of_strings_is_answered(tmp_path):
+    (tmp_path / "args.json").write_text(json.dumps({"fp16": "true", "seed": "3"}), encoding="utf-8")
+    with pytest.raises(ArgumentError) as error:
+        TrainingArguments.load_json(tmp_path / "args.json")
+    assert "Write fp16=True" in str(error.value)
+    assert "write seed=3 without quotes" in str(error.value)
+
+
+def test_a_global_batch_that_the_devices_cannot_share(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ArgumentError) as error:
+        TrainingArguments("out", global_batch_size=6, per_device_train_batch_size=1)
+    assert "on 4 device(s). Write global_batch_size=4 or 8." in str(error.value)
