@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from surestep.errors import ModelError
 
 
@@ -36,9 +38,9 @@ def predictions_of(outputs: Any, ignored: Collection[str], *, with_loss: bool) -
         return tuple(value for name, value in outputs.items() if name not in left_out)
     if isinstance(outputs, tuple | list):
         return tuple(outputs[1:] if with_loss else outputs)
-    if hasattr(outputs, "__dict__"):
-        return predictions_of(vars(outputs), ignored, with_loss=with_loss)
-    return (outputs,)
+    if isinstance(outputs, Tensor) or not hasattr(outputs, "__dict__"):
+        return (outputs,)
+    return predictions_of(vars(outputs), ignored, with_loss=with_loss)
 
 
 def _described(outputs: Any) -> str:
