@@ -99,6 +99,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
     trainer.create_optimizer_and_scheduler(num_training_steps=plan.max_steps)
     assert trainer.optimizer is not None
+    trainer.check_saveable()
     engine.drive(
         trainer.optimizer,
         trainer.lr_scheduler,

@@ -10,9 +10,11 @@ from torch import nn
 from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
 from surestep.checkpoint.names import parameter_names
 from surestep.checkpoint.optimizer_state import decode_optimizer, encode_optimizer
+from surestep.checkpoint.optimizer_trial import try_codec
 from surestep.checkpoint.store import CheckpointStore
-from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
+from surestep.checkpoint.tree import check_tree, read_tree, tree_exists, write_tree
 from surestep.checkpoint.weights import load_weights, save_weights
+from surestep.config.enums import SaveStrategy
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.points.stepping import SteppingPoints
@@ -102,6 +104,16 @@ class SavingPoints(SteppingPoints):
         if step == self.state.global_step or best.is_dir():
             self.state.best_model_checkpoint = str(best)
 
+    def check_saveable(self) -> None:
+        """Find out before the first step, not at the first save, whether the update's state can be saved."""
+        args = self.args
+        if args.save_strategy == SaveStrategy.NO or args.save_only_model:
+            return
+        if self.optimizer is not None:
+            try_codec(self.optimizer, self._names_by_parameter())
+        if self.lr_scheduler is not None:
+            check_tree(self.lr_scheduler.state_dict(), SCHEDULER)
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Write the state of the optimizer, by parameter name, and of the schedule."""
         if not self.args.should_save:
@@ -124,6 +136,18 @@ class SavingPoints(SteppingPoints):
     def _save_rng_state(self, output_dir: str) -> None:
         """Write the state of every random generator of this process."""
         write_tree(Path(output_dir), random_name(self._world.rank), capture_random_state())
+
+    def save_extra_state(self, folder: str, name: str, state: Any) -> None:
+        """Write further state of a subclass, such as a second optimizer's, into a checkpoint: data, no pickle.
+
+        `state` is any nesting of dicts, lists, tuples, tensors, arrays, numbers and texts. Call it in an override of
+        `_save_checkpoint` or `_save_optimizer_and_scheduler`.
+        """
+        write_tree(Path(folder), f"extra_{name}", state)
+
+    def load_extra_state(self, folder: str, name: str) -> Any:
+        """Return what `save_extra_state` wrote."""
+        return read_tree(Path(folder), f"extra_{name}")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint into the model."""
