@@ -36,15 +36,12 @@ def empty_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def to_device(data: Any, device: torch.device, *, non_blocking: bool = False) -> Any:
+def to_device(data: Any, device: torch.device) -> Any:
     """Move every tensor of a nested structure; containers keep their type, anything else is returned as it is."""
     if type(data) is dict:
         # The usual batch, done without a Python call for each tensor: this runs for every micro-batch.
         moved = {}
         for key, value in data.items():
-            plain = isinstance(value, torch.Tensor)
-            moved[key] = value.to(device, non_blocking=non_blocking) if plain else to_device(value, device)
+            moved[key] = value.to(device) if isinstance(value, torch.Tensor) else to_device(value, device)
         return moved
-    return map_structure(
-        lambda leaf: leaf.to(device, non_blocking=non_blocking) if isinstance(leaf, torch.Tensor) else leaf, data
-    )
+    return map_structure(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, data)
