@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -302,6 +302,7 @@ _CONTAINER_ENCODERS: dict[type, Callable[[_Encoder, Any, str], Json]] = {
     tuple: lambda encoder, value, path: {_KIND: "tuple", "items": encoder.items(value, path)},
     set: lambda encoder, value, path: {_KIND: "set", "items": encoder.unordered(value, path)},
     frozenset: lambda encoder, value, path: {_KIND: "frozenset", "items": encoder.unordered(value, path)},
+    Counter: lambda encoder, value, path: {_KIND: "counter", "items": encoder.pairs(value, path)},
     OrderedDict: lambda encoder, value, path: {_KIND: "ordered_dict", "items": encoder.pairs(value, path)},
     deque: lambda encoder, value, path: {_KIND: "deque", "items": encoder.items(value, path), "maxlen": value.maxlen},
 }
@@ -310,6 +311,7 @@ _CONTAINER_DECODERS: dict[str, Callable[[dict[str, Json], list[Any]], Any]] = {
     "tuple": lambda _, items: tuple(items),
     "set": lambda _, items: set(items),
     "frozenset": lambda _, items: frozenset(items),
+    "counter": lambda _, items: Counter(dict(items)),
     "ordered_dict": lambda _, items: OrderedDict(items),
     "deque": lambda document, items: deque(items, document["maxlen"]),
 }

@@ -20,10 +20,11 @@ _MISFITS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, Ov
 def write_tree(folder: Path, name: str, tree: object) -> list[Path]:
     """Write `tree` into `folder` and return the files written.
 
-    A tree is any nesting of dicts (with keys of any storable kind), lists, tuples, sets, deques, ints, floats, complex
-    numbers, booleans, None, texts, bytes, dense tensors of any dtype and strides, NumPy arrays and scalars, dtypes and
-    sizes. It comes back equal to the last bit, with the same types; tensors come back on the CPU, and those that
-    shared memory share it again. Subclasses (an enum's member, a named tuple) are refused, not flattened.
+    A tree is any nesting of dicts (with keys of any storable kind), lists, tuples, sets, deques, counters, ints,
+    floats, complex numbers, booleans, None, texts, bytes, dense tensors of any dtype and strides, NumPy arrays and
+    scalars, dtypes and sizes. It comes back equal to the last bit, with the same types; tensors come back on the CPU,
+    and those that shared memory share it again. Subclasses (an enum's member, a named tuple) are refused, not
+    flattened.
 
     Raises:
         CheckpointError: a value of another kind; the message names its place and type. Nothing has been written then.

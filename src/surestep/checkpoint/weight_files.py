@@ -68,7 +68,9 @@ def read_weights(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = dict(tensors)
     try:
         for name, alias in json.loads(notes.get(_ALIASES, "{}")).items():
-            state[name] = tensors[alias["of"]].as_strided(alias["shape"], alias["stride"], alias["offset"])
+            base = tensors[alias["of"]]
+            offset = base.storage_offset() + alias["offset"]
+            state[name] = base.as_strided(alias["shape"], alias["stride"], offset)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged: its list of shared tensors does not fit: {error}") from error
     if tree_exists(folder, layout.WEIGHTS_EXTRA):
@@ -83,7 +85,8 @@ def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
             f"The weight '{name}' is a {type(tensor).__qualname__}, which has no memory of its own to store. Gather or "
             "convert it first and pass the result as state_dict."
         )
-    return tensor.detach().as_subclass(torch.Tensor)
+    plain = tensor.detach()
+    return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
 
 
 def _without_aliases(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -91,19 +94,14 @@ def _without_aliases(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.
     stored: dict[str, torch.Tensor] = {}
     aliases: dict[str, Any] = {}
     for names in overlapping(tensors):
-        owner = _owner(names, tensors)
+        owner = _owner(names, tensors) if len(names) > 1 else None
         for name in names:
             if owner is None or name == owner:
                 stored[name] = tensors[name]
                 continue
             view, base = tensors[name], tensors[owner]
-            offset = view.storage_offset() - base.storage_offset()
-            aliases[name] = {
-                "of": owner,
-                "shape": list(view.shape),
-                "stride": list(view.stride()),
-                "offset": offset,
-            }
+            lies = {"shape": list(view.shape), "stride": list(view.stride())}
+            aliases[name] = {"of": owner, "offset": view.storage_offset() - base.storage_offset()} | lies
     return stored, aliases
 
 

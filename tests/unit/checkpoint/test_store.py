@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from surestep.checkpoint import files
-from surestep.checkpoint.layout import checkpoints_in, step_of
+from surestep.checkpoint.layout import checkpoints_in, random_name, step_of
 from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.tree import read_tree, write_tree
 from surestep.errors import CheckpointError
@@ -291,6 +291,11 @@ def test_our_own_folder_without_its_manifest_does_not_pass_as_the_originals(stor
     (folder / "progress.json").rename(folder / name)
     (folder / "manifest.json").unlink()
     assert "manifest.json is missing" in store.verify(folder)[0]
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert checkpoints_in(tmp_path / "nowhere") == []
+    assert random_name(3) == "random_3"
 
 
 def test_what_only_looks_like_a_checkpoint_is_not_one(store: CheckpointStore) -> None:

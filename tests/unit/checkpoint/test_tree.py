@@ -8,7 +8,7 @@ import math
 import os
 import re
 import struct
-from collections import Counter, OrderedDict, deque, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,7 @@ PLAIN = [
     {True: 1, 2: 2},
     {"\ud800": 1},
     OrderedDict([("b", 1), ("a", [2])]),
+    Counter({5: 2, "a": 1}),
     deque([1, 2], maxlen=3),
     deque(),
     torch.float32,
@@ -283,7 +284,7 @@ class Subclass(torch.Tensor):
         (Named.A, "Named"),
         (Text("a"), "Text"),
         (Point(1, 2), "Point"),
-        (Counter("aab"), "Counter"),
+        (defaultdict(list), "defaultdict"),
         (object(), "builtins.object"),
         (lambda: None, "function"),
         (Path("a"), "PosixPath"),
