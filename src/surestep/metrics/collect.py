@@ -42,7 +42,8 @@ def join(batches: list[Any]) -> Any:
         joined = {key: join([batch[key] for batch in batches]) for key in first}
         return joined if type(first) is dict else type(first)(joined)  # type: ignore[call-arg]
     if isinstance(first, tuple | list):
-        return type(first)(join(list(column)) for column in zip(*batches, strict=True))
+        columns = [join(list(column)) for column in zip(*batches, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
     return _join_arrays(batches)
 
 
