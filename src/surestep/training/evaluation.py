@@ -29,7 +29,10 @@ class ComputeMetrics(Protocol):
 
 @dataclass
 class EvaluationPlan:
-    """What an evaluation does, worked out before its first batch."""
+    """What an evaluation does, worked out before its first batch.
+
+    With `batch_metrics` a metric sees batch after batch, and outputs are kept beyond that only if `collect` says so.
+    """
 
     model: nn.Module
     prediction_step: PredictionStep
@@ -90,18 +93,17 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
         weight = loss_weight(inputs, shifted=plan.shifted_labels)
         batch = _run(plan, inputs, loss, weight, size)
         plan.events.fire("on_prediction_step")
-        if plan.batch_metrics and plan.compute_metrics is not None and plan.collect:
-            if batch["logits"] is not None and batch["labels"] is not None:
-                metrics = plan.compute_metrics(_prediction(plan, batch), compute_result=is_last)
+        if plan.batch_metrics:
+            metrics = _measure(plan, batch, compute_result=is_last)
+        if not plan.collect:
             continue
         for name, collector in kept.items():
             collector.add(batch[name])
             if plan.offload_every is not None and step % plan.offload_every == 0:
                 collector.offload()
     arrays = {name: collector.result() for name, collector in kept.items()}
-    whole = arrays["logits"] is not None and arrays["labels"] is not None
-    if plan.compute_metrics is not None and not plan.batch_metrics and whole:
-        metrics = plan.compute_metrics(_prediction(plan, arrays))
+    if not plan.batch_metrics:
+        metrics = _measure(plan, arrays)
     return EvalLoopOutput(
         predictions=arrays["logits"],
         label_ids=arrays["labels"],
@@ -119,7 +121,7 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, weight: float | N
         if "loss" in plan.include:
             batch["losses"] = plan.gather(losses.detach().mean().repeat(size))
     if "inputs" in plan.include:
-        batch["inputs"] = plan.gather(inputs[plan.main_input])
+        batch["inputs"] = plan.gather(inputs if plan.batch_metrics else inputs[plan.main_input])
     if logits is not None and plan.preprocess_logits is not None:
         logits = plan.preprocess_logits(logits, labels)
     batch["logits"] = None if logits is None else plan.gather(logits)
@@ -127,20 +129,24 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, weight: float | N
     return batch
 
 
-def _prediction(plan: EvaluationPlan, parts: Mapping[str, Any]) -> EvalPrediction:
+def _measure(plan: EvaluationPlan, parts: Mapping[str, Any], **asked: bool) -> Mapping[str, Any] | None:
+    """Call the metric function, where there is one and the parts hold both predictions and labels."""
+    if plan.compute_metrics is None or parts["logits"] is None or parts["labels"] is None:
+        return None
     inputs = parts["inputs"] if "inputs" in plan.include else None
     losses = parts["losses"] if "loss" in plan.include else None
-    return EvalPrediction(parts["logits"], parts["labels"], inputs=inputs, losses=losses)
+    return plan.compute_metrics(EvalPrediction(parts["logits"], parts["labels"], inputs, losses), **asked)
 
 
 def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: WeighedLoss) -> dict[str, float]:
-    """Put the loss beside the metrics and the prefix before every name."""
-    figures: dict[str, float] = dict(to_plain(dict(metrics or {})))
+    """Put the loss beside the metrics and the prefix before every name; what has it comes first, as in the original."""
+    start = f"{plan.prefix}_"
+    given: dict[str, float] = dict(to_plain(dict(metrics or {})))
+    figures = {name: value for name, value in given.items() if name.startswith(start)}
     mean = loss.mean(hide_nonfinite=plan.hide_nonfinite)
     if mean is not None:
-        figures[f"{plan.prefix}_loss"] = mean
-    start = f"{plan.prefix}_"
-    return {name if name.startswith(start) else start + name: value for name, value in figures.items()}
+        figures[f"{start}loss"] = mean
+    return figures | {start + name: value for name, value in given.items() if not name.startswith(start)}
 
 
 def loss_weight(inputs: Any, *, shifted: bool) -> float | None:

@@ -120,6 +120,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
             offload_every=args.eval_accumulation_steps,
             shifted_labels=self._item_use.shifted if self._item_use is not None else shifts_labels(self.model),
             hide_nonfinite=self._hides_nonfinite(),
+            collect=not args.batch_eval_metrics or description == "Prediction",
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
         with self.engine.computing(model):
