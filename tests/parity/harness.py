@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 import surestep
 from surestep.training.callback import EVENTS
+from tests.parity.compare import Seen, assert_same
+from tests.parity.models import Net, Points
 
-# Figures of the clock: their names must agree, their values cannot.
-CLOCK = ("_runtime", "_per_second", "_model_preparation_time")
+__all__ = ["Case", "Seen", "as_parameters", "assert_same", "both", "check", "run"]
 
-
-class Points(Dataset):
-    """A small regression set; every sample carries its number, so that the order can be read back."""
-
-    def __init__(self, size: int = 50, dim: int = 6, seed: int = 7) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.x = torch.randn(size, dim, generator=generator)
-        self.y = self.x.sum(dim=1, keepdim=True).tanh()
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"x": self.x[index], "labels": self.y[index], "number": index}
+_FLAGS = {
+    "should_log": "log",
+    "should_evaluate": "evaluate",
+    "should_save": "save",
+    "should_epoch_stop": "leave epoch",
+    "should_training_stop": "leave",
+}
 
 
-class Net(nn.Module):
-    """Two layers with a norm and dropout, so that decay groups and the random state matter."""
+@dataclass(frozen=True)
+class Case:
+    """A row of a table: arguments and objects that both sides get.
 
-    def __init__(self, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, 16)
-        self.norm = nn.LayerNorm(16)
-        self.drop = nn.Dropout(dropout)
-        self.last = nn.Linear(16, 1)
-        self.numbers: list[int] = []
+    `shows` must hold for what the original saw, so that a row cannot pass without its subject. A `tolerance` needs a
+    reason.
+    """
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, number: Tensor | None = None) -> dict[str, Tensor]:
-        if self.training and number is not None:
-            self.numbers += number.tolist()
-        prediction = self.last(self.drop(torch.relu(self.norm(self.first(x)))))
-        if labels is None:
-            return {"logits": prediction}
-        return {"loss": nn.functional.mse_loss(prediction, labels), "logits": prediction}
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    shows: Callable[[Seen], bool] = lambda seen: seen.state.global_step > 0
+    tolerance: float = 0.0
+    because: str = ""
+
+    def __post_init__(self) -> None:
+        assert bool(self.tolerance) == bool(self.because), f"{self.name}: a tolerance and its reason go together"
 
 
-@dataclass
-class Seen:
-    """What a run came to."""
+def as_parameters(cases: list[Case]) -> pytest.MarkDecorator:
+    """Return the decorator that runs a test over a table."""
+    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
 
-    logs: list[dict[str, Any]]
-    events: list[str]
-    weights: dict[str, Tensor]
-    numbers: list[int]
-    losses: list[float]
-    state: Any
-    output: Any
-    trainer: Any = field(repr=False)
+
+def check(case: Case) -> tuple[Seen, Seen]:
+    """Run a row on both sides, compare, and return what was seen."""
+    theirs, ours = both(case.arguments, **case.options)
+    assert case.shows(theirs), "the row does not show what it is there for"
+    assert_same(theirs, ours, tolerance=case.tolerance)
+    return theirs, ours
 
 
 def _recorder(base: type) -> Any:
@@ -75,7 +67,8 @@ def _recorder(base: type) -> Any:
 
     def listen(name: str) -> Callable[..., None]:
         def method(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            seen.append(f"{name}@{state.global_step}")
+            asked = [word for flag, word in _FLAGS.items() if getattr(control, flag)]
+            seen.append(f"{name}@{state.global_step}" + (f" ({', '.join(asked)})" if asked else ""))
 
         return method
 
@@ -104,18 +97,22 @@ def run(
     mixin: type = object,
     callbacks: Callable[[Any], list[Any]] = lambda side: [],
     folder: str | None = None,
-    train_call: dict[str, Any] | None = None,
+    drive: Callable[[Any], Any] = lambda trainer: trainer.train(),
     **trainer_arguments: Any,
 ) -> Seen:
-    """Train on one side (`transformers` or `surestep`) and return what was seen."""
+    """Make a trainer on one side (`transformers` or `surestep`), `drive` it, and return what was seen.
+
+    `optimizers` is called with the model. `mixin` goes before the side's trainer, as a user's subclass would.
+    """
     torch.manual_seed(3)
-    built = model()
+    built = None if "model_init" in trainer_arguments else model()
     recorder = _recorder(side.TrainerCallback)
     bases = tuple(base for base in (mixin, _Losses, side.Trainer) if base is not object)
     kind = type("UserTrainer", bases, {})
     made = {name: value(built) if name == "optimizers" else value for name, value in trainer_arguments.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        common = {"output_dir": folder or scratch, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+        root = folder or scratch
+        common = {"output_dir": root, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
         trainer = kind(
             model=built,
             args=side.TrainingArguments(**{**common, "save_strategy": "no", **arguments}),
@@ -124,16 +121,19 @@ def run(
             callbacks=[recorder, *callbacks(side)],
             **made,
         )
-        output = trainer.train(**(train_call or {}))
-    weights = {name: value.detach().clone() for name, value in built.state_dict().items()}
+        output = drive(trainer)
+        files = sorted(path.name for path in Path(root).iterdir() if path.is_dir())
     return Seen(
         logs=copy.deepcopy(trainer.state.log_history),
         events=recorder.seen,
-        weights=weights,
-        numbers=list(getattr(built, "numbers", [])),
+        weights={name: value.detach().clone() for name, value in trainer.model.state_dict().items()},
+        numbers=list(getattr(trainer.model, "numbers", [])),
         losses=list(getattr(trainer, "losses", [])),
         state=trainer.state,
         output=output,
+        optimizer=trainer.optimizer.state_dict() if trainer.optimizer is not None else None,
+        rates=trainer.get_learning_rates() if trainer.optimizer is not None else [],
+        files=files,
         trainer=trainer,
     )
 
@@ -141,43 +141,3 @@ def run(
 def both(arguments: dict[str, Any], **options: Any) -> tuple[Seen, Seen]:
     """Return what the original saw and what ours saw."""
     return run(transformers, arguments, **options), run(surestep, arguments, **options)
-
-
-def assert_same(theirs: Seen, ours: Seen, *, tolerance: float = 0.0) -> None:
-    """Compare order, losses, logs, events, weights and state; `tolerance` is relative, 0 means bit for bit."""
-    assert ours.numbers == theirs.numbers, "order of samples"
-    assert ours.events == theirs.events, "events"
-    assert ours.state.global_step == theirs.state.global_step
-    assert ours.state.epoch == theirs.state.epoch
-    assert ours.state.max_steps == theirs.state.max_steps
-    assert len(ours.losses) == len(theirs.losses)
-    for one, other in zip(theirs.losses, ours.losses, strict=True):
-        assert_close(one, other, tolerance, "loss of a micro-batch")
-    assert [list(entry) for entry in ours.logs] == [list(entry) for entry in theirs.logs] or [
-        sorted(entry) for entry in ours.logs
-    ] == [sorted(entry) for entry in theirs.logs], "keys of the logs"
-    for number, (entry, other) in enumerate(zip(theirs.logs, ours.logs, strict=True)):
-        for name, value in entry.items():
-            if not name.endswith(CLOCK):
-                assert_close(value, other[name], tolerance or _SUMS.get(name, 0.0), f"log {number}, {name}")
-    for name, value in theirs.weights.items():
-        if tolerance:
-            torch.testing.assert_close(ours.weights[name], value, rtol=tolerance, atol=tolerance * 0.1)
-        else:
-            assert torch.equal(ours.weights[name], value), f"weights of {name}"
-    assert ours.state.best_metric == theirs.state.best_metric or math.isclose(
-        ours.state.best_metric, theirs.state.best_metric, rel_tol=tolerance or 1e-6
-    )
-    assert ours.state.best_global_step == theirs.state.best_global_step
-
-
-# Evaluation sums in float64 and the original in float32; the mean over a run is summed in another order.
-_SUMS = {"eval_loss": 1e-6, "train_loss": 1e-6}
-
-
-def assert_close(one: Any, other: Any, tolerance: float, what: str) -> None:
-    if isinstance(one, float) and isinstance(other, float):
-        same = one == other or math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-12 if tolerance else 0.0)
-        assert same or (math.isnan(one) and math.isnan(other)), f"{what}: {one!r} there, {other!r} here"
-    else:
-        assert one == other, f"{what}: {one!r} there, {other!r} here"
