@@ -3,7 +3,7 @@
 The data are points on a ring of eight Gaussians. The critic is trained inside `training_step`, with an optimizer of its
 own; the generator's gradients are left to the loop, which clips them and steps `self.optimizer`.
 
-    python examples/gan.py --output_dir runs/gan
+    python examples/gan.py --output_dir runs/gan --max_steps 1000 --per_device_train_batch_size 256 --learning_rate 1e-3
 """
 
 from __future__ import annotations
