@@ -118,7 +118,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 def test_training_is_untouched_evaluations_are_the_averages_and_the_model_ends_with_it(tmp_path, plain, ema):
     history, averaging = History(), EMACallback(0.8)
-    run = trainer(tmp_path, averaging, history)
+    run = trainer(tmp_path, averaging, history, save_strategy="no")
     run.train()
     for step in range(1, STEPS + 1):
         assert_same(history.weights[step], plain[step])
@@ -208,6 +208,23 @@ def test_a_look_at_the_model_between_steps_changes_nothing(tmp_path, plain):
     trainer(tmp_path, EMACallback(0.8), curious).train()
     for step in range(1, STEPS + 1):
         assert_same(curious.seen[step], plain[step])
+
+
+class Predicting(TrainerCallback):
+    """Predicts with the trainer at step 6 and looks at the parameters after."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 6:
+            self.loss = self.trainer.predict(EVAL).metrics["test_loss"]
+            self.parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def test_predictions_during_training_use_the_average(tmp_path, plain, ema):
+    predicting = Predicting()
+    predicting.trainer = trainer(tmp_path, EMACallback(0.8), predicting)
+    predicting.trainer.train()
+    assert predicting.loss == pytest.approx(loss_of(ema[6]), rel=1e-5)
+    assert_same(predicting.parameters, plain[6])
 
 
 def test_a_failed_evaluation_leaves_the_model_its_own_weights(tmp_path, plain):
