@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
@@ -24,7 +25,7 @@ class Seekable(Protocol):
         """Start the next pass `samples` into the epoch."""
 
 
-class Epochs:
+class Epochs(ABC):
     """What our samplers share: the seed, the epoch to come, and where in it to start.
 
     `set_epoch` names the epoch of the next pass. A complete pass moves on to the next epoch, so that a loop written by
@@ -37,9 +38,9 @@ class Epochs:
         self._start = 0
 
     @property
+    @abstractmethod
     def samples_per_epoch(self) -> int:
         """How many samples an epoch has, over all ranks."""
-        raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch of the next pass."""
@@ -68,17 +69,17 @@ class EpochOrder(Epochs, Sampler[int]):
     `order` must follow from `seed` and `epoch` alone.
     """
 
+    @abstractmethod
     def order(self) -> torch.Tensor:
         """Return the indices of the whole epoch, as a vector of int64."""
-        raise NotImplementedError
 
     @property
     def samples_per_epoch(self) -> int:
         """The length of `order`."""
         return len(self)
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[int]:
         chunks = torch.split(self.order()[self._take_start() :], _CHUNK)

@@ -47,6 +47,15 @@ def test_batches_are_the_originals(kind, dp_size, grad_accum, per_group, shuffle
             assert len(batches) == len(ours) == len(theirs)
 
 
+def test_a_group_may_cost_just_as_much_as_the_dearest():
+    tools = pytest.importorskip("transformers.trainer_pt_utils")
+    # Four samples of 200 tokens cost exactly what one of 600 does.
+    table = [600, 200, 200, 200, 200, 1, 1, 1]
+    for rank in range(2):
+        ours = BatchRebalanceSampler(table, 8, 2, 2, shuffle=False, rank=rank)
+        assert list(ours) == list(tools.BatchRebalanceSampler(table, 8, 2, 2, shuffle=False, rank=rank))
+
+
 @pytest.mark.parametrize("size", [0, 1, 3, 7, 24, 25, 31])
 @pytest.mark.parametrize("dp_size", [1, 2, 3])
 def test_each_sample_comes_once_over_all_ranks(size, dp_size):
