@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from surestep.checkpoint import layout
 from surestep.checkpoint.adapters import adapters_in, load_adapters
 from surestep.checkpoint.names import name_list, plain_name, unwrap
 from surestep.checkpoint.sharing import extent, overlapping, same_view
@@ -125,7 +126,7 @@ def _open_to_readers(folder: Path) -> None:
     probe.touch()
     mode = probe.stat().st_mode
     probe.unlink()
-    for path in folder.glob("*.safetensors"):
+    for path in [*folder.glob("*.safetensors"), *folder.glob(f"*/{layout.ADAPTER_WEIGHTS}")]:
         path.chmod(mode)
 
 

@@ -479,7 +479,32 @@ def test_a_rate_that_is_a_tensor_goes_where_the_optimizer_has_it() -> None:
     assert second.param_groups[0]["lr"].device.type == "meta"
 
 
-def test_loading_for_fine_the_first_time_and_the_second(tmp_path: Path) -> None:
+class Duck:
+    """Has the methods of an optimizer and nothing else of torch's."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": [parameter], "lr": 0.1}]
+        self.state: dict[int, dict[str, int]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": dict(self.state), "param_groups": [{"params": [0], "lr": self.param_groups[0]["lr"]}]}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        self.state = content["state"]
+        self.param_groups[0]["lr"] = content["param_groups"][0]["lr"]
+
+
+def test_an_optimizer_of_another_kind_is_stored_by_its_methods() -> None:
+    parameter = new(2)
+    optimizer, second = Duck(parameter), Duck(parameter)
+    optimizer.state[0], optimizer.param_groups[0]["lr"] = {"count": 3}, 0.5
+    tree = encode_optimizer(optimizer, {id(parameter): "w"})  # type: ignore[arg-type]
+    assert tree["state"] == {"w": {"count": 3}}
+    decode_optimizer(second, {id(parameter): "w"}, tree)  # type: ignore[arg-type]
+    assert (second.state, second.param_groups[0]["lr"]) == ({0: {"count": 3}}, 0.5)
+
+
+def test_loading_twice_is_as_loading_once(tmp_path: Path) -> None:
     model = Model()
     optimizer = torch.optim.AdamW(model.parameters())
     train(model, optimizer, 0, 3)

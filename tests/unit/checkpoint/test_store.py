@@ -512,6 +512,32 @@ def test_a_crash_anywhere_leaves_the_old_or_the_new_whole(
     assert outcomes == {("checkpoint-2" if replacing else "checkpoint-1", 1.0), ("checkpoint-2", 2.0)}
 
 
+def test_everything_is_on_the_disk_before_it_counts(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, str]] = []
+    sync, renamed = os.fsync, Path.rename
+
+    def note_sync(handle: int) -> None:
+        events.append(("sync", str(Path(f"/proc/self/fd/{handle}").readlink())))
+        sync(handle)
+
+    def note_rename(source: Path, target: Path) -> Path:
+        events.append(("rename", str(target)))
+        return renamed(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    folder = save(store, 1)
+    monkeypatch.undo()
+    stage = store.root / ".staging-checkpoint-1" / "checkpoint-1"
+    commit = events.index(("rename", str(folder)))
+    for path in [folder, *folder.rglob("*")]:
+        staged = stage / path.relative_to(folder)
+        assert events.index(("sync", str(staged))) < commit
+        # A folder's list of names is written after the files that it names.
+        assert path == folder or events.index(("sync", str(staged.parent))) > events.index(("sync", str(staged)))
+    assert events.index(("sync", str(store.root))) > commit
+
+
 def test_a_process_that_is_killed_while_saving_leaves_nothing_that_counts(tmp_path: Path) -> None:
     script = f"""
 import os, signal
