@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from surestep.config.rules import shown
+from surestep.config.messages import shown
 from surestep.errors import ArgumentError
 
 

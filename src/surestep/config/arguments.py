@@ -38,63 +38,70 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
         "gradient_checkpointing_kwargs",
         "lr_scheduler_kwargs",
     ]
-    _topics: ClassVar[tuple[Topic, ...]] = TOPICS
-    _rules: ClassVar[dict[str, Rule]] = rules_of(TOPICS)
+    _argument_topics: ClassVar[tuple[Topic, ...]] = TOPICS
+    _argument_rules: ClassVar[dict[str, Rule]] = rules_of(TOPICS)
 
     # What the original keeps beside the fields; nothing sets them yet.
     deepspeed_plugin = None
     fsdp_plugin_args = None
 
     def __post_init__(self) -> None:
-        self._settle()
+        _settle(self)
 
     def validate_parameters(self) -> None:
         """Check every value again, after some were changed. Raises as construction does."""
-        self._settle()
+        _settle(self)
 
     @property
     def mixed_precision(self) -> str:
         """The number format of training: "no", "fp16" or "bf16"."""
         return checks.mixed_precision(self)
 
-    def _settle(self) -> None:
-        """Put every value into its one form, work out what follows from others, and refuse what cannot be right."""
-        self.__dict__["_settled"] = False
+
+# Functions and not methods: libraries that subclass the arguments are free to use the names.
+
+
+def _settle(args: TrainingArguments) -> None:
+    """Put every value into its one form, work out what follows from others, and refuse what cannot be right."""
+    args.__dict__["_settled"] = False
+    try:
+        _normalise(args)
+    finally:
+        args.__dict__["_settled"] = True
+    _refuse(_check(args))
+    refuse_unserved(args)
+
+
+def _normalise(args: TrainingArguments) -> None:
+    for name in args._VALID_DICT_FIELDS:
+        value = getattr(args, name, None)
+        if isinstance(value, str) and value.startswith("{"):
+            setattr(args, name, parse_settings(name, value))
+    _refuse(_apply_rules(args))
+    checks.derive(args)
+    for topic in args._argument_topics:
+        topic.normalise(args)
+    _refuse(checks.work_out_accumulation(args, args.__dict__.get("_accumulation")))
+    args.__dict__["_accumulation"] = args.gradient_accumulation_steps
+
+
+def _apply_rules(args: TrainingArguments) -> Iterator[str]:
+    """Pass each value through the rule of its field; yield what is refused."""
+    for name, rule in args._argument_rules.items():
+        value = getattr(args, name)
         try:
-            self._normalise()
-        finally:
-            self.__dict__["_settled"] = True
-        _refuse(self._check())
-        refuse_unserved(self)
+            setattr(args, name, rule(name, value))
+        except ArgumentError as error:
+            # A subclass whose own default is None means something by it.
+            if value is not None or type(args).__dataclass_fields__[name].default is not None:
+                yield str(error)
 
-    def _normalise(self) -> None:
-        for name in self._VALID_DICT_FIELDS:
-            value = getattr(self, name, None)
-            if isinstance(value, str) and value.startswith("{"):
-                setattr(self, name, parse_settings(name, value))
-        _refuse(self._apply_rules())
-        checks.derive(self)
-        for topic in self._topics:
-            topic.normalise(self)
-        _refuse(checks.work_out_accumulation(self, self.__dict__.get("_accumulation")))
-        self.__dict__["_accumulation"] = self.gradient_accumulation_steps
 
-    def _apply_rules(self) -> Iterator[str]:
-        """Pass each value through the rule of its field; yield what is refused."""
-        for name, rule in self._rules.items():
-            value = getattr(self, name)
-            try:
-                setattr(self, name, rule(name, value))
-            except ArgumentError as error:
-                # A subclass whose own default is None means something by it.
-                if value is not None or type(self).__dataclass_fields__[name].default is not None:
-                    yield str(error)
-
-    def _check(self) -> Iterator[str]:
-        """Yield what cannot be right between values."""
-        for topic in self._topics:
-            yield from topic.check(self)
-        yield from checks.check(self)
+def _check(args: TrainingArguments) -> Iterator[str]:
+    """Yield what cannot be right between values."""
+    for topic in args._argument_topics:
+        yield from topic.check(args)
+    yield from checks.check(args)
 
 
 def _refuse(problems: Iterator[str]) -> None:
@@ -110,5 +117,5 @@ def _refuse(problems: Iterator[str]) -> None:
 class Seq2SeqTrainingArguments(GenerationArguments, TrainingArguments):
     """Every setting of a run that evaluates by generating."""
 
-    _topics: ClassVar[tuple[Topic, ...]] = (*TOPICS, SEQ2SEQ)
-    _rules: ClassVar[dict[str, Rule]] = rules_of((*TOPICS, SEQ2SEQ))
+    _argument_topics: ClassVar[tuple[Topic, ...]] = (*TOPICS, SEQ2SEQ)
+    _argument_rules: ClassVar[dict[str, Rule]] = rules_of((*TOPICS, SEQ2SEQ))

@@ -16,8 +16,8 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.aliases import ALIASES, GUESSES, NOTHING, Alias, Renamed, old_value
+from surestep.config.messages import shown
 from surestep.config.nearest import nearest
-from surestep.config.rules import shown
 from surestep.config.topics.memory import MIRRORS
 from surestep.errors import ArgumentError, UnknownArgumentError
 

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from surestep.config.rules import is_secret, mask
+from surestep.config.messages import is_secret, mask
 from surestep.errors import ArgumentError
 
 if TYPE_CHECKING:

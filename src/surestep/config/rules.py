@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surestep.config.enums import ExplicitEnum
+from surestep.config.messages import refuse, shown
 from surestep.config.nearest import did_you_mean
 from surestep.errors import ArgumentError
 
@@ -22,26 +23,6 @@ def plain(value: Any) -> Any:
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         return value.item()
     return value
-
-
-def is_secret(name: str) -> bool:
-    """Say whether a field holds a secret: its name ends in `_token`."""
-    return name.endswith("_token")
-
-
-def mask(name: str) -> str:
-    """Return what stands for the secret of a field."""
-    return f"<{name.upper()}>"
-
-
-def shown(name: str, value: object) -> str:
-    """Return how a message writes a setting and its value."""
-    return f"{name}={mask(name) if is_secret(name) else repr(value)}"
-
-
-def refuse(name: str, value: object, wants: str, instead: str = "") -> ArgumentError:
-    """Return the error for a value that cannot be right: it must be `wants`; `instead` says what to write."""
-    return ArgumentError(f"{shown(name, value)} cannot be right: it must be {wants}.{' ' + instead if instead else ''}")
 
 
 def _reads_as_number(text: str) -> bool:
@@ -111,8 +92,9 @@ class Number:
         return " ".join(words[:2]) + "".join(f" and {word}" for word in words[2:]) + (" or None" * self.optional)
 
     def _holds(self, value: float) -> bool:
-        if math.isnan(value) or (math.isinf(value) and not self.infinite) or (self.whole and isinstance(value, float)):
+        if (math.isinf(value) and not self.infinite) or (self.whole and isinstance(value, float)):
             return False
+        # No comparison with NaN holds.
         above = value > self.low if self.above_low else value >= self.low
         below = value < self.high if self.below_high else value <= self.high
         return above and below

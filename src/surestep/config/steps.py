@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from surestep.config.rules import refuse
+from surestep.config.messages import refuse
 
 
 def whole_interval(steps: float) -> float:

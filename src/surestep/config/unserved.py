@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surestep.config.enums import DebugOption, OptimizerNames
-from surestep.config.rules import shown
+from surestep.config.messages import shown
 from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.errors import NotServedError
 

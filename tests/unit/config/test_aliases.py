@@ -151,6 +151,8 @@ def make(kind=Seq2SeqTrainingArguments, **given):
         warnings.simplefilter("always")
         args = kind("out", **given)
     assert [one.category for one in caught] == [FutureWarning]
+    lines, first = inspect.getsourcelines(make)
+    assert first <= caught[0].lineno < first + len(lines)
     assert caught[0].filename == __file__
     return args, str(caught[0].message)
 

@@ -75,8 +75,8 @@ def test_the_first_argument_is_output_dir():
 def test_every_field_has_help_and_a_rule_and_one_topic():
     names = [name for topic in TOPICS for name in topic.fields.__annotations__]
     assert sorted(names) == sorted(set(names)) == sorted(fields(TrainingArguments))
-    assert set(TrainingArguments._rules) == set(names)
-    assert set(Seq2SeqTrainingArguments._rules) == {*names, *SEQ2SEQ.fields.__annotations__}
+    assert set(TrainingArguments._argument_rules) == set(names)
+    assert set(Seq2SeqTrainingArguments._argument_rules) == {*names, *SEQ2SEQ.fields.__annotations__}
     for field in fields(Seq2SeqTrainingArguments).values():
         assert len(field.metadata["help"]) > 10
         assert "%" not in field.metadata["help"]

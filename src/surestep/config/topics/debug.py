@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surestep.config.enums import DebugOption
-from surestep.config.rules import Member, refuse
+from surestep.config.messages import refuse
+from surestep.config.rules import Member
 from surestep.config.topic import Topic
 
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from surestep.config.rules import Number, plain, refuse, whole
+from surestep.config.messages import refuse
+from surestep.config.rules import Number, plain, whole
 from surestep.config.topic import Topic
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

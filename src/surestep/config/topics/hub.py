@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surestep.config.enums import HubStrategy
-from surestep.config.rules import Member, Text, mask
+from surestep.config.messages import mask
+from surestep.config.rules import Member, Text
 from surestep.config.topic import Topic
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from surestep.config.rules import Number, Settings, refuse, whole
+from surestep.config.messages import refuse
+from surestep.config.rules import Number, Settings, whole
 from surestep.config.topic import Topic
 
 # A bare `--activation_checkpointing` on the command line means True.

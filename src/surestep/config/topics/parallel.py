@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from surestep.config.rules import Choice, Settings, refuse, whole
+from surestep.config.messages import refuse
+from surestep.config.rules import Choice, Settings, whole
 from surestep.config.topic import Topic
 
 BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from surestep.config.enums import SchedulerType
-from surestep.config.rules import Member, Number, Settings, refuse
+from surestep.config.messages import refuse
+from surestep.config.rules import Member, Number, Settings
 from surestep.config.topic import Topic
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from surestep.config.messages import refuse
 from surestep.config.nearest import did_you_mean
-from surestep.config.rules import Names, anything, refuse
+from surestep.config.rules import Names, anything
 from surestep.config.topic import Topic
 from surestep.optional import installed
 
