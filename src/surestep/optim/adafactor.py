@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from surestep.errors import ArgumentError, ModelError
+from surestep.optim import curves
 
 _LOW = (torch.float16, torch.bfloat16)
 
@@ -154,10 +154,6 @@ def _second_moment(state: dict[str, Any], gradient: Tensor, group: dict[str, Any
     return (row / row.mean(dim=-1, keepdim=True)).rsqrt_().unsqueeze(-1) * column.unsqueeze(-2).rsqrt()
 
 
-def _always(_step: int, value: float) -> float:
-    return value
-
-
 class AdafactorSchedule(LambdaLR):
     """Shows the rates that Adafactor works out for itself, of each group's first parameter: for logs.
 
@@ -167,7 +163,7 @@ class AdafactorSchedule(LambdaLR):
     def __init__(self, optimizer: Optimizer, initial_lr: float = 0.0) -> None:
         for group in optimizer.param_groups:
             group["initial_lr"] = initial_lr
-        super().__init__(optimizer, partial(_always, value=initial_lr))
+        super().__init__(optimizer, curves.constant)
         for group in optimizer.param_groups:
             del group["initial_lr"]
 

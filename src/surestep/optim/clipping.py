@@ -61,8 +61,8 @@ def adaptive_clip(parameters: Iterable[nn.Parameter], ratio: float = 0.01, eps: 
         if parameter.grad is None:
             continue
         limit = _unit_norm(parameter).clamp(min=eps).mul_(ratio)
-        norm = _unit_norm(parameter.grad).clamp(min=1e-6)
-        parameter.grad.mul_((limit / norm).clamp(max=1.0))
+        # A gradient of zero gives an infinite share, and stays.
+        parameter.grad.mul_((limit / _unit_norm(parameter.grad)).clamp(max=1.0))
 
 
 def _unit_norm(tensor: Tensor) -> Tensor:

@@ -25,7 +25,9 @@ SHAPES = [(), (5,), (3, 4), (2, 3, 4), (2, 1, 3, 3), (1, 6)]
 
 def parameters(dtype):
     torch.manual_seed(0)
-    return [nn.Parameter(torch.randn(shape).to(dtype)) for shape in SHAPES]
+    # The last is small, so that its scale is at the lower bound.
+    values = [*[torch.randn(shape) for shape in SHAPES], torch.full((3, 2), 1e-6)]
+    return [nn.Parameter(value.to(dtype)) for value in values]
 
 
 def run(optimizer, steps, start=0):

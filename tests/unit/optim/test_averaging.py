@@ -91,6 +91,20 @@ def test_swa_is_the_mean_in_double():
     )
 
 
+def test_each_weight_is_averaged_once_and_nothing_that_is_not_saved():
+    averages = ExponentialMovingAverage(Net()).state_dict()["averages"]
+    assert set(averages) == set(Net().state_dict()) - {"head.weight"}
+
+
+def test_a_weight_taken_away_is_passed_over():
+    net = Net()
+    average = ExponentialMovingAverage(net, 0.5)
+    net.extra.bias = None
+    train(net, average, 1)
+    with average.applied(net):
+        assert net.extra.bias is None
+
+
 def test_whole_numbers_are_copied():
     net = Net()
     average = ExponentialMovingAverage(net)

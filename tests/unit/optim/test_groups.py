@@ -43,7 +43,7 @@ class Model(nn.Module):
         self.embed = nn.Embedding(7, 4)
         self.scale = nn.Parameter(torch.ones(4))
         self.layers = nn.ModuleList([Block() for _ in range(3)])
-        self.normal = nn.Linear(4, 4)
+        self.pre_normal = nn.Linear(4, 4)
         self.norm = nn.RMSNorm(4)
         self.Bias_net = nn.Linear(4, 4)
         self.head = nn.Linear(4, 2)
@@ -134,8 +134,8 @@ def test_the_first_rule_that_matches_holds():
     ]
     norms = [f"layers.{i}.{part}" for i in (1, 2) for part in ("attn.bias", "attn_norm.weight", "attn_norm.bias")]
     assert described[:4] == [
-        (None, 0.1, None, ["scale", "embed.weight", "normal.weight"]),
-        (None, 0.0, None, ["normal.bias", "norm.weight", "Bias_net.weight", "Bias_net.bias"]),
+        (None, 0.1, None, ["scale", "embed.weight", "pre_normal.weight"]),
+        (None, 0.0, None, ["pre_normal.bias", "norm.weight", "Bias_net.weight", "Bias_net.bias"]),
         (r"^layers\.0\.", 0.1, 1e-5, ["layers.0.attn.weight"]),
         (
             r"^layers\.0\.",
@@ -217,6 +217,12 @@ def test_rates_fall_by_layer_from_the_head_down():
     }
     decayed = set(decay_parameter_names(model))
     assert decays == {name: 0.1 if name in decayed else 0.0 for name in decays}
+
+
+def test_an_embedding_lies_below_the_layers_wherever_it_stands():
+    model = Model()
+    model.late = nn.Embedding(3, 4)
+    assert rates(model, layerwise_groups(model, 1.0, 0.5))["late.weight"] == 0.0625
 
 
 def test_each_stack_of_layers_counts_from_its_own_top():

@@ -75,6 +75,12 @@ def test_heads_are_known_by_name_wherever_they_stand():
     assert names_of(net, hidden_matrices(net)) == ["body.weight"]
 
 
+def test_a_model_says_what_its_output_embeddings_are():
+    net = nn.ModuleDict({"decoder": nn.Linear(4, 4), "body": nn.Linear(4, 4), "last": nn.Linear(4, 4)})
+    net.get_output_embeddings = lambda: net["decoder"]
+    assert names_of(net, hidden_matrices(net)) == ["body.weight"]
+
+
 def made(net, **settings):
     cls, kwargs = optimizer_class_and_kwargs("muon", **RUN | settings, model=net)
     return build_optimizer(cls, kwargs, net, default_groups(net, 0.0))

@@ -265,6 +265,56 @@ def assert_equal(left, right):
         assert torch.equal(one, other)
 
 
+class GroupKeeper(torch.optim.SGD):
+    """Keeps its moments in the groups, as GrokAdamW does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                moments = group.setdefault("state", {}).setdefault(parameter, {"sum": torch.zeros_like(parameter)})
+                moments["sum"] += parameter.grad
+                parameter.sub_(moments["sum"], alpha=group["lr"])
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_moments_kept_in_the_groups_are_saved_as_state():
+    sys.modules["grokadamw"].GrokAdamW = GroupKeeper
+    cls = RECIPES["grokadamw"].load()
+    nets = model(), model()
+    whole, resumed = (cls(default_groups(net, 0.0), lr=0.1) for net in nets)
+    backward(nets[0], 0)
+    whole.step()
+    whole.zero_grad()
+    assert plain(whole.state_dict())
+    nets[1].load_state_dict(nets[0].state_dict())
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for net, optimizer in zip(nets, (whole, resumed), strict=True):
+        backward(net, 1)
+        optimizer.step()
+    assert_equal(*nets)
+
+
+class Overrides:
+    def __init__(self):
+        self.registered = []
+
+    def register_module_override(self, module, name, options):
+        self.registered.append((module, name, options))
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize(("name", "count"), [("adamw_8bit", 1), ("paged_adamw_32bit", 0)])
+def test_embeddings_keep_their_state_in_32_bits(name, count):
+    overrides, package = Overrides(), sys.modules["bitsandbytes"]
+    package.optim = sys.modules["bitsandbytes.optim"]
+    package.optim.GlobalOptimManager = type("GlobalOptimManager", (), {"get_instance": staticmethod(lambda: overrides)})
+    package.optim.AdamW.__module__ = "bitsandbytes.optim"
+    net = model()
+    build_optimizer(*optimizer_class_and_kwargs(name, **RUN), net, default_groups(net, 0.0))
+    assert overrides.registered == [(net[0], "weight", {"optim_bits": 32})] * count
+
+
 class StandInProjector:
     def __init__(self, rank):
         self.rank, self.ortho_matrix, self.seed = rank, None, 3
@@ -277,9 +327,12 @@ class ProjectingSGD(torch.optim.SGD):
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
+                if "rank" not in group:
+                    state["plain"] = parameter.detach() * 3
+                    continue
                 if "projector" not in state:
                     state["projector"] = sys.modules["galore_torch.galore_projector"].GaLoreProjector(group["rank"])
-                state["projector"].ortho_matrix = parameter.detach() * 2
+                state["projector"].ortho_matrix = [parameter.detach() * 2, parameter.detach()]
         return super().step(closure)
 
 
@@ -292,7 +345,13 @@ def test_a_projector_is_saved_as_data(monkeypatch):
     for cls, inner in ((kind, {}), (LayerwiseOptimizer, {"inner": kind})):
         nets = model(), model()
         optimizers = [
-            build_optimizer(cls, {"lr": 0.1, **inner}, net, [{"params": net.parameters(), "rank": 2}]) for net in nets
+            build_optimizer(
+                cls,
+                {"lr": 0.1, **inner},
+                net,
+                [{"params": net[0].parameters(), "rank": 2}, {"params": net[1:].parameters()}],
+            )
+            for net in nets
         ]
         backward(nets[0], 0)
         optimizers[0].step()
@@ -300,11 +359,14 @@ def test_a_projector_is_saved_as_data(monkeypatch):
         assert plain(saved)
         assert saved["state"][0]["projector"]["kind"] == "GaLoreProjector"
         optimizers[1].load_state_dict(copy.deepcopy(saved))
-        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        optimizers[1].load_state_dict({**saved, "state": {}})
+        assert not optimizers[1].state
+        optimizers[1].load_state_dict(copy.deepcopy(saved))
+        for one, other in zip(nets[0][0].parameters(), nets[1][0].parameters(), strict=True):
             before, after = (o.state[p]["projector"] for o, p in zip(optimizers, (one, other), strict=True))
             assert type(after) is home.GaLoreProjector
             assert (after.rank, after.seed) == (2, 3)
-            assert torch.equal(after.ortho_matrix, before.ortho_matrix)
+            assert all(map(torch.equal, after.ortho_matrix, before.ortho_matrix))
 
 
 def _installed(name):

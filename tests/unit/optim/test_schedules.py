@@ -303,6 +303,15 @@ def test_the_greedy_schedule_is_the_originals(kwargs):
         assert ours.state_dict() == theirs.state_dict(), step
 
 
+def test_a_raise_gives_the_greedy_schedule_its_patience_at_the_lowest_rate_back():
+    kwargs = {"patience": 0, "factor": 0.5, "min_lr": [3e-4, 3e-4, 7e-3], "max_lr": 3.1e-4, "reset_start": 3}
+    ours, theirs = GreedyLR(optimizer(), **kwargs), original.GreedyLR(optimizer(), **kwargs)
+    for value in (5.0, 6.0, 6.0, 4.0, 6.0, 6.0, 6.0, 3.0):
+        ours.step(value)
+        theirs.step(value)
+        assert ours.state_dict() == theirs.state_dict()
+
+
 @pytest.mark.parametrize("smooth", [False, True])
 def test_the_greedy_schedule_resumes(smooth):
     kwargs = {"patience": 1, "min_lr": 1e-5, "smooth": smooth, "window_size": 3}
