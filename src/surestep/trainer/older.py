@@ -27,26 +27,42 @@ def take_older_arguments(older: dict[str, Any], known: list[str], processing_cla
     return processing_class
 
 
-# What today's callers hand over beyond what the methods of older subclasses take.
-_NEWER = {"training_step": "num_items_in_batch", "compute_loss": "num_items_in_batch"}
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# How the trainer calls what older subclasses override: how many arguments by position, and which by name.
+_CALLS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "training_step": (3, ()),
+    "compute_loss": (2, ("num_items_in_batch",)),
+    "log": (2, ()),
+    "get_batch_samples": (3, ()),
+    "save_model": (1, ("_internal_call",)),
+    "_get_train_sampler": (1, ()),
+    "_maybe_log_save_evaluate": (7, ("learning_rate",)),
+}
 
 
 def adapt_older_methods(trainer: Any) -> None:
-    """Let overrides of an older form be called as today's: the argument that they do not know is left out."""
-    for name, argument in _NEWER.items():
+    """Let overrides of an older form be called as today's: the arguments that they do not know are left out."""
+    for name, (positional, named) in _CALLS.items():
         method = getattr(trainer, name)
-        if not _takes(method, argument):
-            setattr(trainer, name, partial(_without, method, argument))
+        signature = inspect.signature(method)
+        if not _fits(signature, positional, named):
+            room = sum(parameter.kind in _POSITIONAL for parameter in signature.parameters.values())
+            unknown = frozenset(named) - signature.parameters.keys()
+            setattr(trainer, name, partial(_without, method, room, unknown))
+            if name == "compute_loss" and unknown and trainer.loss_is_scaled_for_ga is None:
+                # It never sees the item count, so that its loss is a mean over the micro-batch.
+                trainer.loss_is_scaled_for_ga = False
 
 
-def _takes(method: Callable[..., Any], argument: str) -> bool:
-    parameters = inspect.signature(method).parameters.values()
-    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    return open_ended or any(parameter.name == argument for parameter in parameters)
+def _fits(signature: inspect.Signature, positional: int, named: tuple[str, ...]) -> bool:
+    try:
+        signature.bind(*[None] * positional, **dict.fromkeys(named))
+    except TypeError:
+        return False
+    return True
 
 
-def _without(method: Callable[..., Any], argument: str, *positional: Any, **named: Any) -> Any:
-    """Call `method` with what it knows: the newer argument, the last one by position, is dropped."""
-    named.pop(argument, None)
-    room = len(inspect.signature(method).parameters)
-    return method(*positional[:room], **named)
+def _without(method: Callable[..., Any], room: int, unknown: frozenset[str], *positional: Any, **named: Any) -> Any:
+    """Call `method` with what it has room for."""
+    known = {name: value for name, value in named.items() if name not in unknown}
+    return method(*positional[:room], **known)
