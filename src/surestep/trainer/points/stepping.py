@@ -49,10 +49,10 @@ class SteppingPoints(Face):
         outside = self.compute_loss_func is not None or self.label_smoother is not None
         if declared or outside or type(self).compute_loss is not SteppingPoints.compute_loss:
             return expected
-        inputs = to_device(batch, self.args.device)
+        inputs = to_device(batch, self.engine.device)
 
         def loss_with(count: Any) -> Tensor:
-            given = inputs if count is None else {**inputs, "num_items_in_batch": count.to(self.args.device)}
+            given = inputs if count is None else {**inputs, "num_items_in_batch": count.to(self.engine.device)}
             loss: Tensor = loss_of(self.model(**given), given)
             return loss
 
@@ -72,7 +72,7 @@ class SteppingPoints(Face):
             loss: Tensor = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
-            empty_cache(self.args.device)
+            empty_cache(self.engine.device)
         if not self._loss_is_scaled(num_items_in_batch):
             loss = loss / self.current_gradient_accumulation_steps
         self.engine.backward(loss)
@@ -139,7 +139,7 @@ class SteppingPoints(Face):
 
     def _prepare_input(self, data: Any) -> Any:
         """Move the tensors of a nested structure to the device."""
-        return to_device(data, self.args.device)
+        return to_device(data, self.engine.device)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Move a batch to the device; an empty one is an error."""
