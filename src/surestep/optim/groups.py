@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,9 +44,12 @@ def _names_outside_layer_norms(model: nn.Module) -> Iterator[str]:
     yield from model._parameters
 
 
-def default_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
+def default_groups(
+    model: nn.Module, weight_decay: float, decayed: Collection[str] | None = None
+) -> list[ParameterGroup]:
     """Return two groups, decayed and not decayed, as the original does; both are there even if empty.
 
+    `decayed` names the parameters of the first group (default: `decay_parameter_names`).
     Only parameters on different device meshes change that: each mesh then has its own groups, because no fused kernel
     spans two meshes.
 
@@ -54,10 +57,10 @@ def default_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup
         ModelError: No parameter of `model` requires a gradient.
     """
     trainable = _trainable(model)
-    decayed = set(decay_parameter_names(model))
+    names = set(decay_parameter_names(model) if decayed is None else decayed)
     groups: list[ParameterGroup] = [
-        {"params": [parameter for name, parameter in trainable if name in decayed], "weight_decay": weight_decay},
-        {"params": [parameter for name, parameter in trainable if name not in decayed], "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in trainable if name in names], "weight_decay": weight_decay},
+        {"params": [parameter for name, parameter in trainable if name not in names], "weight_decay": 0.0},
     ]
     return _split_by_mesh(groups)
 

@@ -36,7 +36,7 @@ class OptimizingPoints(Face):
         """Make the optimizer that the arguments name, with no decay on biases and norms, unless there is one."""
         if self.optimizer is None:
             target = self.model if model is None else model
-            groups = default_groups(target, self.args.weight_decay)
+            groups = default_groups(target, self.args.weight_decay, self.get_decay_parameter_names(target))
             maker, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = build_optimizer(maker, kwargs, target, groups)
         return self.optimizer
