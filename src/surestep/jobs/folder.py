@@ -113,6 +113,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder; the lock ends with the process, however that ends."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
             if not _lock(file.fileno()):
@@ -124,13 +125,14 @@ class RunFolder:
             try:
                 yield
             finally:
-                self._leave_no_empty_folder()
+                self._leave_nothing_empty(made)
 
-    def _leave_no_empty_folder(self) -> None:
-        """Remove what the lock alone has made, for a run that was refused."""
-        if self.path.is_dir() and [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+    def _leave_nothing_empty(self, made: list[Path]) -> None:
+        """Remove the lock and the folders that were `made` for it, when a run was refused and left nothing in them."""
+        if made and [entry.name for entry in self.path.iterdir()] == [_LOCK]:
             (self.path / _LOCK).unlink()
-            self.path.rmdir()
+            for folder in made:
+                folder.rmdir()
 
 
 _LOCK = ".lock"

@@ -16,7 +16,6 @@ from surestep.tasks.data.source import fingerprint
 if TYPE_CHECKING:
     from surestep import Trainer
     from surestep.jobs.assemble import Assembly
-    from surestep.jobs.interrupt import StopWhenInterrupted
 
 Say = Callable[[str], None]
 
@@ -90,37 +89,27 @@ def _check_same(folder: RunFolder, changes: list[str], request: Request) -> None
 
 def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
     from surestep.jobs.assemble import assemble
-    from surestep.jobs.interrupt import StopWhenInterrupted
+    from surestep.jobs.watch import NoteBeginning, StopWhenInterrupted
 
     assembly = assemble(request.job, request.base)
     for warning in assembly.splits.warnings:
         request.warn(warning)
     stop = StopWhenInterrupted(request.say)
-    trainer = assembly.trainer([stop])
+    beginning = NoteBeginning(request.say)
+    trainer = assembly.trainer([beginning, stop])
     folder.begin(request.job, data)
     request.say(_introduce(assembly))
     began = time.monotonic()
-    resumed_from = _fit(trainer, folder, stop, request)
+    with stop.listening():
+        # Where nothing was saved there is nothing to look for, and nothing to be said of it.
+        trainer.train(resume_from_checkpoint=bool(folder.steps_saved()))
     seconds = time.monotonic() - began
     if stop.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
         return Outcome(folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)
-    results = _judge(assembly, trainer) | {"train_seconds": round(seconds, 1), "resumed_from_step": resumed_from}
+    results = _judge(assembly, trainer) | {"train_seconds": round(seconds, 1), "resumed_from_step": beginning.step}
     _keep_model(assembly, trainer, folder)
     folder.finish(results)
     return Outcome(folder.path, results)
-
-
-def _fit(trainer: Trainer, folder: RunFolder, stop: StopWhenInterrupted, request: Request) -> int:
-    """Train from the newest sound checkpoint, or from the start; return the step it began at."""
-    saved = folder.steps_saved()
-    if not saved:
-        with stop.listening():
-            trainer.train()
-        return 0
-    request.say(f"Going on from step {saved[-1]}.")
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=True)
-    return saved[-1]
 
 
 def _introduce(assembly: Assembly) -> str:
