@@ -211,7 +211,9 @@ def test_tensors_that_share_memory_share_it_again_and_are_stored_once(tmp_path: 
 def test_equal_views_are_stored_once_under_an_ordinary_name(tmp_path: Path) -> None:
     shared = torch.rand(3, 4)
     found = round_trip(tmp_path, {"a": shared, "b": [shared]})
-    assert list(load_file(tmp_path / "state.safetensors")) == ["a"]
+    stored = load_file(tmp_path / "state.safetensors")
+    assert list(stored) == ["a"]
+    assert torch.equal(stored["a"], shared)
     found["a"].zero_()
     assert torch.equal(found["b"][0], torch.zeros(3, 4))
 
@@ -221,6 +223,17 @@ def test_views_that_begin_late_in_a_large_memory_store_only_what_they_reach(tmp_
     tree = [large[5000:5004], large[5002:5007], large[9000:9001], large[0:0]]
     assert_same(round_trip(tmp_path, tree), tree)
     assert (tmp_path / "state.safetensors").stat().st_size < 1000
+
+
+def test_views_of_several_dtypes_may_begin_anywhere(tmp_path: Path) -> None:
+    base = torch.arange(40, dtype=torch.float32)
+    tree = [
+        base[9:15],
+        base[10:14].view(torch.float64),
+        base[10:14].view(torch.complex64),
+        base[11:12].view(torch.int8)[1:],
+    ]
+    assert_same(round_trip(tmp_path, tree), tree)
 
 
 @pytest.mark.parametrize("name", ["conj", "neg"])

@@ -162,6 +162,19 @@ def test_a_memory_is_filled_when_all_its_parts_are(tmp_path: Path, names: list[s
         same(model, other)
 
 
+def test_a_tied_view_with_gaps_needs_one_of_its_names(tmp_path: Path) -> None:
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            columns = torch.randn(4, 6)[:, ::2]
+            self.first, self.second = nn.Parameter(columns), nn.Parameter(columns)
+
+    model, other = Columns(), Columns()
+    safetensors.torch.save_file({"first": model.first.detach().contiguous()}, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path)
+    same(model, other)
+
+
 def test_overlapping_tensors_that_none_holds_are_stored_apart(tmp_path: Path) -> None:
     class Overlapping(nn.Module):
         def __init__(self) -> None:
