@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import cache
 
 _ROOT = "surestep"
@@ -27,10 +28,20 @@ class _RankFilter(logging.Filter):
         return True
 
 
+class _ErrorStream(logging.Handler):
+    """Writes to what `sys.stderr` is when a record comes: a progress bar puts itself in its place for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
+
 @cache
 def _root() -> logging.Logger:
     logger = logging.getLogger(_ROOT)
-    handler = logging.StreamHandler()
+    handler = _ErrorStream()
     handler.addFilter(_RankFilter())
     handler.setFormatter(logging.Formatter("%(rank)s%(levelname)s surestep: %(message)s"))
     logger.addHandler(handler)

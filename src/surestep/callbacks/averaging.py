@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surestep.checkpoint.layout import folder_name
 from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
 from surestep.errors import ArgumentError, CheckpointError
 from surestep.logs import get_logger
@@ -29,15 +28,14 @@ class AveragingCallback(TrainerCallback):
     (`<name>.safetensors`). At the end the model gets the average: the best checkpoint's with `load_best_model_at_end`,
     else the last.
 
-    `evaluate=False` leaves evaluations to the model's own weights. `resume_from` is the checkpoint to take the average
-    from when a run is resumed from elsewhere than `output_dir`. For models whose weights are whole on each rank.
+    `evaluate=False` leaves evaluations to the model's own weights. For models whose weights are whole on each rank.
     """
 
     name = "average"
 
-    def __init__(self, *, evaluate: bool = True, resume_from: str | Path | None = None) -> None:
+    def __init__(self, *, evaluate: bool = True) -> None:
         self.evaluate = evaluate
-        self.resume_from = None if resume_from is None else Path(resume_from)
+        self._resumed: Path | None = None
         self.average: WeightAverage | None = None
         self._is_in = False
         self._own_weights = ExitStack()
@@ -53,8 +51,9 @@ class AveragingCallback(TrainerCallback):
         """Begin the average, or take up the one of the checkpoint that the run is resumed from."""
         self.close()
         self.average = self.new_average(model)
-        if state.global_step:
-            self._load(self.resume_from or Path(args.output_dir) / folder_name(state.global_step))
+        if self._resumed is not None:
+            self._load(self._resumed)
+            self._resumed = None
         if self.evaluate:
             # A mode decides, not an event: no event precedes an evaluation, and whoever saves must get the own weights.
             for handle in (
@@ -71,10 +70,14 @@ class AveragingCallback(TrainerCallback):
         """Give the model its own weights back."""
         self._take_out()
 
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the average into the checkpoint."""
-        if self.average is not None and state.is_world_process_zero:
-            write_tree(Path(args.output_dir) / folder_name(state.global_step), self.name, self.average.state_dict())
+    def save_to(self, folder: Path) -> None:
+        """Write the average into a checkpoint."""
+        if self.average is not None:
+            write_tree(folder, self.name, self.average.state_dict())
+
+    def load_from(self, folder: Path) -> None:
+        """Note the checkpoint to take the average from once training begins."""
+        self._resumed = folder
 
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -102,7 +105,7 @@ class AveragingCallback(TrainerCallback):
         if not tree_exists(folder, self.name):
             raise CheckpointError(
                 f"The checkpoint '{folder}' has no average '{self.name}', which {type(self).__name__} goes on from. "
-                f"Write {type(self).__name__}(resume_from=...) with the checkpoint that has it, or resume without it."
+                "Resume from one that has it, or without the callback."
             )
         assert self.average is not None
         self.average.load_state_dict(read_tree(folder, self.name))
@@ -139,9 +142,8 @@ class EMACallback(AveragingCallback):
         warmup: bool = False,
         every: int = 1,
         evaluate: bool = True,
-        resume_from: str | Path | None = None,
     ) -> None:
-        super().__init__(evaluate=evaluate, resume_from=resume_from)
+        super().__init__(evaluate=evaluate)
         if every < 1:
             raise ArgumentError(f"EMACallback(every={every}) is no number of steps. Write 1 or more.")
         self.decay = decay
@@ -175,9 +177,8 @@ class SWACallback(AveragingCallback):
         *,
         every: int | None = None,
         evaluate: bool = True,
-        resume_from: str | Path | None = None,
     ) -> None:
-        super().__init__(evaluate=evaluate, resume_from=resume_from)
+        super().__init__(evaluate=evaluate)
         if start < 0:
             raise ArgumentError(f"SWACallback(start={start}) is negative. Write a step, or a share of them below 1.")
         if every is not None and every < 1:

@@ -28,6 +28,12 @@ def supports_bf16(device: torch.device) -> bool:
     return device.type in {"cpu", "mps"}
 
 
+def set_tf32(enabled: bool) -> None:
+    """Let float32 matrix products and convolutions on CUDA use TF32, or forbid it; other devices have none."""
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
 def empty_cache(device: torch.device) -> None:
     """Give unused memory of the device's allocator back."""
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import NotServedError
 from surestep.optim.schedules import needs_metric
+from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
 from surestep.trainer.resume import load_state, restore_callbacks, restore_progress
 from surestep.training.plan import Plan
@@ -46,6 +47,8 @@ def make_engine(trainer: Trainer) -> Engine:
             "Start it as one process."
         )
     device = args.device
+    if args.tf32 is not None or (args.torch_compile and device.type == "cuda"):
+        set_tf32(args.tf32 is not False)
     return Engine(SingleDevice(trainer._world, device), make_precision(args.mixed_precision, device))
 
 
@@ -123,7 +126,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         meters=_meters(trainer),
     )
     if resume_from_checkpoint is not None:
-        restore_callbacks(trainer)
+        restore_callbacks(trainer, resume_from_checkpoint)
         trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)

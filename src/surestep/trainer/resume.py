@@ -9,6 +9,7 @@ from surestep.checkpoint.layout import TRAINER_STATE
 from surestep.checkpoint.tree import read_tree, tree_exists
 from surestep.errors import CheckpointError, NotServedError
 from surestep.logs import get_logger
+from surestep.runtime.random import restore_random_state
 from surestep.training.run import Run
 from surestep.training.state import TrainerState
 
@@ -65,8 +66,14 @@ def load_state(checkpoint: str) -> TrainerState:
     return state
 
 
-def restore_callbacks(trainer: Trainer) -> None:
-    """Put the state of every callback that had one back into the callback of the same class."""
+def restore_callbacks(trainer: Trainer, checkpoint: str) -> None:
+    """Put the state of every callback that had one back into the callback of the same class.
+
+    Callbacks with `save_to` and `load_from` keep files of their own in a checkpoint and are told where it is.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if callable(getattr(callback, "load_from", None)):
+            callback.load_from(Path(checkpoint))
     saved: dict[str, Any] = trainer.state.stateful_callbacks or {}
     for name, found in saved.items():
         states = found if isinstance(found, list) else [found]
@@ -82,7 +89,12 @@ def restore_callbacks(trainer: Trainer) -> None:
 
 
 def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
-    """Put position and sums back, and have the random generators follow once the first batches are fetched."""
+    """Put position and sums back, and have the random generators follow at the right moment.
+
+    In the middle of an epoch the loader begins with the generators of the epoch's beginning, so that it draws what it
+    drew then, and they are put back once the first batches are fetched. Between two epochs the loader's draws are still
+    to come.
+    """
     folder = Path(checkpoint)
     if tree_exists(folder, "progress"):
         progress = read_tree(folder, "progress")
@@ -94,12 +106,17 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
         run.position.epoch = epoch
         run.batches_done = steps * run.plan.accumulation
         run.position.samples = steps * run.plan.total_batch_size
+    run.settle()
     if trainer.args.ignore_data_skip:
         run.position.samples = run.batches_done = 0
-    if run.batches_done >= run.plan.batches_per_epoch:
-        run.position.next_epoch()
-        run.batches_done = 0
-    run.after_fetch = lambda: trainer._load_rng_state(checkpoint)
+    within_epoch = run.batches_done > 0 and not run.epoch_over
+    beginning = run.random_before_epoch
+    if within_epoch and beginning is not None:
+        run.before_reading = lambda: restore_random_state(beginning)
+    if within_epoch:
+        run.after_fetch = lambda: trainer._load_rng_state(checkpoint)
+    else:
+        run.before_reading = lambda: trainer._load_rng_state(checkpoint)
 
 
 def _check_same_batches(run: Run, progress: dict[str, Any]) -> None:

@@ -339,13 +339,6 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.callback_handler.fire("on_train_end")
         return TrainOutput(state.global_step, metrics["train_loss"], metrics)
 
-    def _close_callbacks(self) -> None:
-        """Let callbacks that hold a resource, such as the terminal, give it back; also after an error."""
-        for callback in self.callback_handler.callbacks:
-            close = getattr(callback, "close", None)
-            if callable(close):
-                close()
-
     def set_initial_training_values(
         self, args: TrainingArguments, dataloader: Any
     ) -> tuple[int, int, int, float, int, int, int]:

@@ -33,6 +33,9 @@ class TrainerCallback:
     Every event takes `(args, state, control, **kwargs)`. `kwargs` holds `model`, `processing_class`, `optimizer`,
     `lr_scheduler`, `train_dataloader` and `eval_dataloader`; `on_log` adds `logs`, `on_evaluate` and `on_predict` add
     `metrics`. Set flags on `control` to ask for something; return a control to replace it, or None to keep it.
+
+    A callback with more to keep than `ExportableState` holds may define `save_to(folder)`, called while a checkpoint is
+    written, and `load_from(folder)`, called on resume before training begins. One with a resource may define `close()`.
     """
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any:

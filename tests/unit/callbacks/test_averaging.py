@@ -1,5 +1,6 @@
 """Averages in real runs, against averages made by hand from the weights of every step."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -166,13 +167,21 @@ def test_a_resumed_run_ends_bit_equal(tmp_path, make):
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
     assert_same(copied(resumed.model), copied(whole.model))
     elsewhere = trainer(tmp_path / "other", make())
-    with pytest.raises(CheckpointError, match=r"has no average .*resume_from="):
-        elsewhere.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
-    callback = make()
-    callback.resume_from = tmp_path / "whole" / "checkpoint-8"
-    elsewhere = trainer(tmp_path / "other", callback)
-    elsewhere.train(resume_from_checkpoint=str(callback.resume_from))
+    elsewhere.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
     assert_same(copied(elsewhere.model), copied(whole.model))
+
+
+def test_the_average_is_part_of_what_the_manifest_vouches_for(tmp_path):
+    run = trainer(tmp_path, EMACallback(0.8))
+    run.train()
+    files = json.loads((tmp_path / "checkpoint-8" / "manifest.json").read_text())["files"]
+    assert {"ema.json", "ema.safetensors"} <= set(files)
+
+
+def test_a_checkpoint_without_the_average_is_refused(tmp_path):
+    trainer(tmp_path).train()
+    with pytest.raises(CheckpointError, match=r"has no average 'ema'"):
+        trainer(tmp_path, EMACallback(0.8)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
 
 
 def test_best_model_at_end_is_the_average_of_the_best_evaluation(tmp_path, ema):

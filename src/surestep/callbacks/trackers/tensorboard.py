@@ -23,9 +23,9 @@ _logger = get_logger(__name__)
 class TensorBoardCallback(TrainerCallback):
     """Writes the log, the arguments and the model's configuration for TensorBoard, under the names of the original.
 
-    The folder is `$TENSORBOARD_LOGGING_DIR`, else `<output_dir>/runs/<date>_<host>`, with the trial's name below it in
-    a search. A resumed run goes on in the folder written last, and what was logged after the step it resumes from
-    is hidden. `tb_writer` is a writer of your own to use instead.
+    The folder is `args.tensorboard_dir`, else `$TENSORBOARD_LOGGING_DIR`, else `<output_dir>/runs/<date>_<host>`, with
+    the trial's name below it in a search. A resumed run goes on in the folder written last, and what was logged after
+    the step it resumes from is hidden. `tb_writer` is a writer of your own to use instead.
     """
 
     def __init__(self, tb_writer: SummaryWriter | None = None) -> None:
@@ -91,8 +91,9 @@ class TensorBoardCallback(TrainerCallback):
 
     def _folder(self, args: Any, state: TrainerState) -> Path:
         trial = state.trial_name if state.is_hyper_param_search else None
-        if self._asked is not None and trial is None:
-            return self._asked
+        asked = self._asked if args.tensorboard_dir is None else Path(args.tensorboard_dir).expanduser()
+        if asked is not None and trial is None:
+            return asked
         runs, below = Path(args.output_dir) / "runs", trial or ""
         new = runs / f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}" / below
         return (_written_last(runs, below) if state.global_step else None) or new

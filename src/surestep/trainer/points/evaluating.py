@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -123,11 +124,21 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
             collect=not args.batch_eval_metrics or description == "Prediction",
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
-        with self.engine.computing(model):
+        with self._closing_after_errors(), self.engine.computing(model):
             output = evaluate_batches(plan, dataloader, known)
         if output.metrics is not None and hasattr(self, "model_preparation_time"):
             output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
         return output
+
+    @contextmanager
+    def _closing_after_errors(self) -> Iterator[None]:
+        """Close what callbacks hold open when an evaluation fails outside training, which has an end of its own."""
+        try:
+            yield
+        except BaseException:
+            if not self.is_in_train:
+                self._close_callbacks()
+            raise
 
     def _evaluation_model(self) -> nn.Module:
         """Return the model to evaluate: prepared, in evaluation mode, and cast where the arguments ask for it."""

@@ -18,6 +18,7 @@ from surestep.data.columns import (
 from surestep.data.grouping import lengths_of
 from surestep.data.loaders import LoaderSettings, build_loader, has_length, num_samples
 from surestep.data.samplers import SequentialSampler
+from surestep.data.sources import as_dataset
 from surestep.errors import ArgumentError
 from surestep.trainer.points.face import Face
 
@@ -91,6 +92,7 @@ class LoadingPoints(Face):
         """Put a loader together: without unused columns, with a sampler for what can be indexed."""
         del dataloader_key  # kept for overrides written for the original; get_eval_dataloader keeps its loaders itself
         args, collator = self.args, self.data_collator
+        dataset = as_dataset(dataset, "train_dataset" if is_training else "eval_dataset")
         if has_columns(dataset):
             dataset = self._remove_unused_columns(dataset, description=description)
         else:
@@ -199,7 +201,8 @@ class LoadingPoints(Face):
         """Say whether the loss is the model's own, so that a set without labels cannot be trained on."""
         from surestep.trainer.points.stepping import SteppingPoints
 
-        return type(self).compute_loss is SteppingPoints.compute_loss  # type: ignore[attr-defined]
+        overridden = type(self).compute_loss is not SteppingPoints.compute_loss  # type: ignore[attr-defined]
+        return not overridden and self.compute_loss_func is None
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of samples that a loader gives in an epoch."""

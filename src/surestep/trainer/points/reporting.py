@@ -98,6 +98,13 @@ class ReportingPoints(Face):
         """Return the loop as text, with the callbacks that listen at each of its events. Print it to read it."""
         return show_loop(self.callback_handler)
 
+    def _close_callbacks(self) -> None:
+        """Let callbacks that hold a resource, such as the terminal, give it back; also after an error."""
+        for callback in self.callback_handler.callbacks:
+            close = getattr(callback, "close", None)
+            if callable(close):
+                close()
+
     def add_callback(self, callback: Any) -> None:
         """Append a callback: an instance, or a class to be made without arguments."""
         self.callback_handler.add_callback(callback)

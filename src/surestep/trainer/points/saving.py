@@ -90,6 +90,9 @@ class SavingPoints(SteppingPoints):
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
         if self.args.should_save:
+            for callback in self.callback_handler.callbacks:
+                if callable(getattr(callback, "save_to", None)):
+                    callback.save_to(folder)
             self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(folder / TRAINER_STATE)
             if self._run is not None:

@@ -24,7 +24,9 @@ def no_folder_asked(monkeypatch):
 
 @pytest.fixture
 def args(tmp_path):
-    return SimpleNamespace(output_dir=str(tmp_path / "out"), to_json_string=lambda: '{"seed": 42}')
+    return SimpleNamespace(
+        output_dir=str(tmp_path / "out"), tensorboard_dir=None, to_json_string=lambda: '{"seed": 42}'
+    )
 
 
 def read(folder: str | Path):
