@@ -94,9 +94,9 @@ class ReportingPoints(Face):
         )
         path.write_text(card.text(), encoding="utf-8")
 
-    def show_loop(self) -> str:
-        """Return the loop as text, with the callbacks that listen at each of its events. Print it to read it."""
-        return show_loop(self.callback_handler)
+    def show_loop(self) -> None:
+        """Print the loop, with the callbacks that listen at each of its events."""
+        print(show_loop(self.callback_handler))  # noqa: T201 (printing is what it is for)
 
     def _close_callbacks(self) -> None:
         """Let callbacks that hold a resource, such as the terminal, give it back; also after an error."""
