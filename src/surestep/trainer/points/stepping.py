@@ -73,8 +73,9 @@ class SteppingPoints(Face):
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             empty_cache(self.engine.device)
-        if not self._loss_is_scaled(num_items_in_batch):
-            loss = loss / self.current_gradient_accumulation_steps
+        micro_batches = self.current_gradient_accumulation_steps
+        if micro_batches > 1 and not self._loss_is_scaled(num_items_in_batch):
+            loss = loss / micro_batches
         self.engine.backward(loss)
         return loss.detach()
 
