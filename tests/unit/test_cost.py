@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from benchmarks.overhead import by_hand, calls_per_step, ours
 
 
