@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -136,6 +137,8 @@ class RunFolder:
 
 
 _LOCK = ".lock"
+# Lists of numbers, such as the rows of a confusion matrix, take one line each.
+_NUMBERS = re.compile(r"\[[-\d\s.,]+\]")
 
 
 def differences(record: Mapping[str, Any], job: Job, data: str | None) -> list[str]:
@@ -156,7 +159,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.write(_NUMBERS.sub(_one_line, json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
@@ -165,6 +168,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _as_json(job: Job) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(json.dumps(job.model_dump(), default=str))
     return content
+
+
+def _one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

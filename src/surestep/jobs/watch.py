@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -38,7 +39,9 @@ class StopWhenInterrupted(TrainerCallback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals while the body runs, and give them back to whoever had them before."""
-        before = {number: signal.signal(number, self._notice) for number in _SIGNALS}
+        # Python lets only the main thread take signals.
+        taken = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, self._notice) for number in taken}
         try:
             yield
         finally:

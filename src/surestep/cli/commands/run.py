@@ -42,5 +42,5 @@ def run(
         raise typer.Exit(128 + outcome.signal_number)
     if outcome.was_complete:
         say(f"This run is complete. To train again, give --fresh or another output_dir (now {outcome.folder}).")
-    files = ["model/", "results.json", "job.json"]
+    files = ["model/", "results.json", "job.json", "train_log.jsonl"]
     output().print(results_view(outcome.results, outcome.folder, files=files))
