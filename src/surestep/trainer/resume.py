@@ -29,6 +29,8 @@ def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | 
     store = trainer._store
     if asked is True:
         found = store.newest_valid()
+        for damaged, _ in found.passed_over:
+            logger.warning("The damaged checkpoint is kept as '%s'.", store.set_aside(damaged))
         if found.path is None:
             logger.warning(
                 "resume_from_checkpoint=True, and there is no checkpoint in '%s': training starts anew.",

@@ -36,7 +36,9 @@ class SavingPoints(SteppingPoints):
             return
         folder = self._output_folder if output_dir is None else Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(self.engine.unwrap(self.model), folder, state_dict=state_dict)
+        # What a run is to go on from must come back to the last bit; a model for others, in the form that others read.
+        portable = self._staging_root is None
+        save_weights(self.engine.unwrap(self.model), folder, state_dict=state_dict, original_format=portable)
         processor = self.processing_class
         if processor is None:
             processor = getattr(self.data_collator, "tokenizer", None)
@@ -112,8 +114,11 @@ class SavingPoints(SteppingPoints):
         args = self.args
         if args.save_strategy == SaveStrategy.NO or args.save_only_model:
             return
-        if self.optimizer is not None:
-            try_codec(self.optimizer, self._names_by_parameter())
+        if self.optimizer is not None and not try_codec(self.optimizer, self._names_by_parameter()):
+            logger.warning(
+                "Whether a checkpoint can hold the state of %s shows at the first save only: a copy of it takes no step.",
+                type(self.optimizer).__name__,
+            )
         if self.lr_scheduler is not None:
             check_tree(self.lr_scheduler.state_dict(), SCHEDULER)
 
@@ -184,4 +189,5 @@ class SavingPoints(SteppingPoints):
         """Put the random generators of this process back where they were."""
         name = random_name(self._world.rank)
         if checkpoint is not None and tree_exists(Path(checkpoint), name):
-            restore_random_state(read_tree(Path(checkpoint), name))
+            for trouble in restore_random_state(read_tree(Path(checkpoint), name)):
+                logger.warning("Resuming: %s", trouble)
