@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 
 import surestep
@@ -140,4 +139,6 @@ def run(
 
 def both(arguments: dict[str, Any], **options: Any) -> tuple[Seen, Seen]:
     """Return what the original saw and what ours saw."""
+    import transformers
+
     return run(transformers, arguments, **options), run(surestep, arguments, **options)

@@ -38,8 +38,6 @@ def training_loop(trainer: Serves, run: Run) -> Generator[TrainerState, None, No
                 events.fire("on_step_end")
                 trainer.serve_requests(run)
                 yield trainer.state
-            if run.leaving_epoch:
-                break
         events.fire("on_epoch_end")
         trainer.serve_requests(run)
         if trainer.control.should_training_stop:

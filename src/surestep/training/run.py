@@ -8,6 +8,7 @@ from typing import Any
 
 from surestep.data.position import DataPosition
 from surestep.logs import get_logger
+from surestep.runtime.random import capture_random_state
 from surestep.training.events import Events
 from surestep.training.plan import Plan
 from surestep.training.protocols import Batch, Group, StepRunner, Steps
@@ -25,8 +26,11 @@ Reader = Callable[[DataPosition], Iterator[Batch]]
 class Run:
     """The parts of a run, each with its own state, and where the run stands among its batches.
 
-    `after_fetch` is called once, when the first group of a resumed run has been fetched: it restores the random
-    generators, which fetching may have moved.
+    `epoch_over` says that the steps of the epoch are done and only its end is left. `random_before_epoch` is what the
+    random generators were before the loader of the epoch began: it may draw then, for its workers or its order.
+
+    A resumed run puts the generators back twice. `before_reading` is called once, before the first loader begins, and
+    `after_fetch` once, when the first group has been fetched, or none was left.
     """
 
     trainer: Steps
@@ -37,16 +41,18 @@ class Run:
     position: DataPosition
     read: Reader
     meters: list[Meter] = field(default_factory=list)
-    after_fetch: Callable[[], None] | None = None
+    before_reading: Callable[[], Any] | None = None
+    after_fetch: Callable[[], Any] | None = None
     batches_done: int = 0
+    epoch_over: bool = False
+    random_before_epoch: dict[str, Any] | None = None
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, from the one of the position on."""
         while self.position.epoch < self.plan.epochs and not self.finished:
             yield self.position.epoch
             if not self.trainer.control.should_training_stop:
-                self.position.next_epoch()
-                self.batches_done = 0
+                self._next_epoch()
 
     @property
     def finished(self) -> bool:
@@ -59,20 +65,34 @@ class Run:
         The last group may be smaller, also when a stream ends in the middle of one. An epoch without a single batch
         ends the run, with a warning.
         """
+        if self.before_reading is not None:
+            self.before_reading()
+            self.before_reading = None
+        if not self.epoch_over:
+            self.random_before_epoch = capture_random_state()
+            yield from self._read()
+        self.epoch_over = True
+
+    def _read(self) -> Iterator[Group]:
         plan, batches = self.plan, self.read(self.position)
         first = self.batches_done // plan.accumulation
         for step in range(first, plan.steps_per_epoch):
             group = self.trainer.get_batch_samples(batches, plan.group_size(step), self.engine.device)
-            if not group[0]:
-                break
             if self.after_fetch is not None:
                 self.after_fetch()
                 self.after_fetch = None
-            yield group
-            if self.finished:
+            if not group[0]:
                 break
-        if self.batches_done == 0:
+            yield group
+            if self.finished or self.leaving_epoch:
+                break
+        if self.batches_done == 0 and not self.leaving_epoch:
             self._stop_for_lack_of_data()
+
+    def _next_epoch(self) -> None:
+        self.position.next_epoch()
+        self.batches_done = 0
+        self.epoch_over = False
 
     def count(self, group: Group) -> None:
         """Count the step that `group` made, and its samples."""
@@ -104,17 +124,33 @@ class Run:
         self.trainer.control.should_training_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the progress: position, batches and open sums."""
+        """Return the progress: position, batches, open sums, and the generators from before the epoch."""
         return {
             "position": self.position.state_dict(),
             "batches_done": self.batches_done,
+            "epoch_over": self.epoch_over,
             "accumulation": self.plan.accumulation,
             "total_batch_size": self.plan.total_batch_size,
             "tally": self.tally.state_dict(),
+            "random_before_epoch": self.random_before_epoch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the progress back."""
         self.position.load_state_dict(state["position"])
         self.batches_done = state["batches_done"]
+        self.epoch_over = state["epoch_over"]
         self.tally.load_state_dict(state["tally"])
+        self.random_before_epoch = state["random_before_epoch"]
+
+    def settle(self) -> None:
+        """Decide, on resume, what is left of the epoch of the position: steps, only its end, or nothing.
+
+        A state taken at the end of an epoch leaves nothing of it, unless the end was that of a run stopped midway: then
+        the epoch's other samples are still to come. One taken after the last step leaves the end.
+        """
+        control, complete = self.trainer.control, self.batches_done >= self.plan.batches_per_epoch
+        if self.epoch_over and (complete or not control.should_training_stop):
+            self._next_epoch()
+        else:
+            self.epoch_over = complete or control.should_epoch_stop

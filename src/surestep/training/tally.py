@@ -51,6 +51,8 @@ class Tally:
             "steps": self.steps,
             "logged_loss": self._logged_loss,
             "logged_steps": self._logged_steps,
+            "grad_norm": _number(self.grad_norm),
+            "learning_rate": _number(self.learning_rate),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -59,3 +61,9 @@ class Tally:
         self.steps = state["steps"]
         self._logged_loss = state["logged_loss"]
         self._logged_steps = state["logged_steps"]
+        self.grad_norm = state["grad_norm"]
+        self.learning_rate = state["learning_rate"]
+
+
+def _number(value: Tensor | float | None) -> float | None:
+    return None if value is None else float(value)

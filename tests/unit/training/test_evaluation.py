@@ -153,12 +153,18 @@ def test_batch_metrics_are_told_which_batch_is_the_last() -> None:
         seen.append((len(given.predictions), compute_result))
         return {"count": sum(count for count, _ in seen)} if compute_result else {}
 
-    output = evaluate_batches(plan_of(compute_metrics=metrics, batch_metrics=True), batches(4), 10)
+    output = evaluate_batches(plan_of(compute_metrics=metrics, batch_metrics=True, collect=False), batches(4), 10)
 
     assert seen == [(4, False), (4, False), (2, True)]
     assert output.metrics["eval_count"] == 10
     # Nothing is kept: that is what batch metrics are for.
     assert output.predictions is output.label_ids is None
+
+
+def test_batch_metrics_and_outputs_may_both_be_wanted() -> None:
+    plan = plan_of(compute_metrics=lambda given, compute_result: {}, batch_metrics=True)
+
+    assert len(evaluate_batches(plan, batches(4), 10).predictions) == 10
 
 
 def test_batch_metrics_without_labels_are_not_called() -> None:

@@ -182,9 +182,7 @@ def test_a_run_goes_on_where_its_state_was_taken(step: int) -> None:
     state = run.state_dict()
     resumed.load_state_dict(state)
     resumed.trainer.state.global_step = step
-    if resumed.batches_done >= resumed.plan.batches_per_epoch:
-        resumed.position.next_epoch()
-        resumed.batches_done = 0
+    resumed.settle()
 
     assert resumed.state_dict()["tally"] == state["tally"]
     assert walk(resumed) == whole[step:]
@@ -204,3 +202,48 @@ def test_generators_are_restored_once_the_first_group_is_there() -> None:
 
     assert order[:3] == ["fetched", "restored", "fetched"]
     assert order.count("restored") == 1
+
+
+def settled(run: Any, *, batches_done: int, epoch_over: bool, **flags: bool) -> tuple[int, int, bool]:
+    """Take a state with these properties up again; return epoch, batches done and whether only the end is left."""
+    state = run.state_dict() | {"batches_done": batches_done, "epoch_over": epoch_over}
+    run.load_state_dict(state)
+    run.trainer.control = TrainerControl(**flags)
+    run.settle()
+    return run.position.epoch, run.batches_done, run.epoch_over
+
+
+def test_what_is_left_of_an_epoch_on_resume() -> None:
+    whole = 5
+    assert settled(run_of(), batches_done=2, epoch_over=False) == (0, 2, False)
+    assert settled(run_of(), batches_done=whole, epoch_over=False) == (0, whole, True)
+    assert settled(run_of(), batches_done=whole, epoch_over=True) == (1, 0, False)
+    assert settled(run_of(), batches_done=2, epoch_over=False, should_epoch_stop=True) == (0, 2, True)
+    assert settled(run_of(), batches_done=2, epoch_over=True) == (1, 0, False)
+    assert settled(run_of(), batches_done=2, epoch_over=True, should_training_stop=True) == (0, 2, False)
+    assert settled(run_of(), batches_done=whole, epoch_over=True, should_training_stop=True) == (1, 0, False)
+
+
+def test_an_epoch_of_which_only_the_end_is_left_reads_nothing() -> None:
+    run, order = run_of(), []
+    run.epoch_over, run.batches_done = True, 5
+    run.before_reading = lambda: order.append("restored")
+    run.read = lambda position: order.append("read") or iter([(position.epoch, number) for number in range(5)])
+    groups = walk(run)
+
+    assert order == ["restored", "read"]
+    assert [group[0][0] for group in groups] == [1, 1, 1]
+
+
+def test_generators_are_put_back_before_the_loader_begins() -> None:
+    run = run_of()
+    run.before_reading = lambda: torch.manual_seed(1)
+    run.after_fetch = lambda: torch.manual_seed(2)
+    run.read = lambda position: iter([torch.rand(()).item() for _ in range(5)])
+    next(run.epochs())
+    batches, _ = next(run.groups())
+
+    generator = torch.Generator().manual_seed(1)
+    assert torch.equal(run.random_before_epoch["cpu"], generator.get_state())
+    assert batches == [torch.rand((), generator=generator).item() for _ in range(2)]
+    assert torch.initial_seed() == 2
