@@ -116,7 +116,7 @@ class SavingPoints(SteppingPoints):
             return
         if self.optimizer is not None and not try_codec(self.optimizer, self._names_by_parameter()):
             logger.warning(
-                "Whether a checkpoint can hold the state of %s shows at the first save only: a copy of it takes no step.",
+                "Whether a checkpoint can hold the state of %s shows at the first save: no copy of it takes a step.",
                 type(self.optimizer).__name__,
             )
         if self.lr_scheduler is not None:
