@@ -65,6 +65,18 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
     assert (folder / "model" / "model.safetensors").read_bytes() == whole
 
 
+def test_ctrl_c_reaches_the_workers_too_and_is_told_once(begin: Begin, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "digits"
+    process = begin("run", DIGITS, *SMALL, "arguments.num_train_epochs=500", "arguments.dataloader_num_workers=2")
+    wait_for(folder / "checkpoint-40", process)
+    # A terminal sends the signal to all processes of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate()
+    assert process.returncode == 130, said
+    assert said.count("finishing this step, then saving") == 1
+    assert f"Stopped after step {_steps_saved(folder)[-1]:,}" in said
+
+
 def test_damaged_checkpoints_are_passed_over(surestep: Run, begin: Begin, tmp_path: Path, whole: bytes) -> None:
     folder = tmp_path / "runs" / "digits"
     process = begin("run", DIGITS, *SMALL)

@@ -45,6 +45,13 @@ def test_the_demo_trains_and_is_shown_when_run_again(surestep: Run, here: Run, t
     assert results(folder)["steps"] == 40
 
 
+def test_the_demo_keeps_its_promise(here: Run, tmp_path: Path) -> None:
+    assert here("run", DIGITS).code == 0
+    found = results(tmp_path / "runs" / "digits")
+    assert found["scores"]["test"]["metrics"]["accuracy"] >= 0.97
+    assert found["best_metric"] == found["scores"]["validation"]["metrics"]["accuracy"]
+
+
 def test_changes_may_be_accepted(here: Run, tmp_path: Path) -> None:
     assert here("run", DIGITS, *SMALL, "arguments.num_train_epochs=1").code == 0
     longer = here("run", DIGITS, *SMALL, "arguments.num_train_epochs=2", "--accept-changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ class StopWhenInterrupted(TrainerCallback):
     def __init__(self, say: Callable[[str], None]) -> None:
         self.signal_number: int | None = None
         self._say = say
+        self._process = os.getpid()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -65,6 +67,9 @@ class StopWhenInterrupted(TrainerCallback):
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if os.getpid() != self._process:
+            # A forked worker of the data loader: Ctrl-C reaches it as well, and the main process decides for both.
+            return
         if self.signal_number is not None:
             raise KeyboardInterrupt
         self.signal_number = number
