@@ -10,7 +10,7 @@ from torch import nn
 
 from surestep.checkpoint import layout
 from surestep.checkpoint.names import name_list
-from surestep.checkpoint.tensors import read_tensors
+from surestep.checkpoint.tensors import read_tensors, write_tensors
 from surestep.errors import CheckpointError
 from surestep.optional import require
 
@@ -23,6 +23,39 @@ def adapters_in(folder: Path) -> dict[str, Path]:
     """Return the folders that hold adapters: `folder` itself under the empty name, others under their own."""
     places = {"": folder} | {path.name: path for path in sorted(folder.glob("*")) if path.is_dir()}
     return {name: path for name, path in places.items() if (path / layout.ADAPTER_WEIGHTS).is_file()}
+
+
+def save_prompt_encoders(module: nn.Module, folder: Path) -> None:
+    """Write the encoders of virtual tokens that have more weights than the tokens that they compute.
+
+    PEFT stores the computed tokens alone (p-tuning, prefixes with a projection), from which training cannot go on.
+    """
+    encoders = getattr(module, "prompt_encoder", None)
+    path = folder / layout.PROMPT_ENCODERS
+    if not isinstance(encoders, nn.ModuleDict) or _is_only_tokens(encoders):
+        path.unlink(missing_ok=True)
+        return
+    write_tensors(path, encoders.state_dict())
+
+
+def _is_only_tokens(encoders: nn.ModuleDict) -> bool:
+    return all(set(encoder.state_dict()) <= {"embedding.weight"} for encoder in encoders.values())
+
+
+def load_prompt_encoders(module: nn.Module, folder: Path) -> tuple[list[str], list[str]] | None:
+    """Read what `save_prompt_encoders` wrote, and return the names missing and unexpected; None where it wrote nothing.
+
+    Raises:
+        CheckpointError: a shape differs, or the file is damaged.
+    """
+    path, encoders = folder / layout.PROMPT_ENCODERS, getattr(module, "prompt_encoder", None)
+    if not path.is_file() or not isinstance(encoders, nn.ModuleDict):
+        return None
+    try:
+        result = encoders.load_state_dict(read_tensors(path), strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the model. {error}") from error
+    return result.missing_keys, result.unexpected_keys
 
 
 def load_adapters(module: nn.Module, adapters: Mapping[str, Path]) -> tuple[list[str], list[str]]:
@@ -47,9 +80,9 @@ def load_adapters(module: nn.Module, adapters: Mapping[str, Path]) -> tuple[list
         if not any(parameter.startswith(_ADAPTED) for parameter, _ in module.named_parameters()):
             tensors = {key.removeprefix(_ADAPTED): value for key, value in tensors.items()}
         expected = peft.get_peft_model_state_dict(module, adapter_name=adapter, save_embedding_layers=False)
-        result = peft.set_peft_model_state_dict(module, dict(tensors), adapter_name=adapter)
+        peft.set_peft_model_state_dict(module, dict(tensors), adapter_name=adapter)
         missing.extend(key for key in expected if key not in tensors)
-        unexpected.extend(result.unexpected_keys)
+        unexpected.extend(key for key in tensors if key not in expected)
     absent = set(configured) - {name or _MAIN for name in adapters}
     if len(configured) > 1:
         missing.extend(f"adapter {name}" for name in sorted(absent))

@@ -9,6 +9,8 @@ from typing import Final
 WEIGHTS: Final = "model.safetensors"
 WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+# Encoders of virtual tokens as they are trained; the adapter's own file holds only what they compute.
+PROMPT_ENCODERS: Final = "prompt_encoders.safetensors"
 MANIFEST: Final = "manifest.json"
 # Read by the original: it holds the original's keys only.
 TRAINER_STATE: Final = "trainer_state.json"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from surestep.checkpoint import layout
-from surestep.checkpoint.adapters import adapters_in, load_adapters
+from surestep.checkpoint.adapters import adapters_in, load_adapters, load_prompt_encoders, save_prompt_encoders
 from surestep.checkpoint.names import name_list, plain_name, unwrap
 from surestep.checkpoint.sharing import extent, overlapping, same_view
 from surestep.checkpoint.weight_files import read_weights, write_weights
@@ -75,6 +75,7 @@ def save_weights(
         }
         with _disk_errors():
             _save_pretrained(module, folder, state_dict, options)
+        save_prompt_encoders(module, folder)
         _open_to_readers(folder)
     else:
         write_weights(state_dict if state_dict is not None else module.state_dict(), folder, limit)
@@ -94,7 +95,7 @@ def load_weights(model: nn.Module, folder: Path, *, strict: bool = True) -> Load
     module = unwrap(model)
     adapters = adapters_in(folder)
     if adapters and getattr(module, "peft_config", None):
-        report = LoadReport(*load_adapters(module, adapters))
+        report = LoadReport(*(load_prompt_encoders(module, folder) or load_adapters(module, adapters)))
     else:
         report = _load_state(module, folder)
     if report.missing or report.unexpected:
