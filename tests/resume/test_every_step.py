@@ -10,9 +10,22 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import WeightedRandomSampler
 
+import surestep
+from surestep.training.state import ExportableState
 from tests.parity.harness import Seen
-from tests.parity.models import CountingTagger, Net, Points, PointStream, Sentences, SizedPointStream, Tagger, pad
+from tests.parity.models import (
+    CountingTagger,
+    Documents,
+    Net,
+    Points,
+    PointStream,
+    Sentences,
+    SizedPointStream,
+    Tagger,
+    pad,
+)
 from tests.resume.rig import Row, assert_goes_on, checkpoints, resumed, straight
 
 BASE = {"per_device_train_batch_size": 4, "max_steps": 20, "logging_steps": 3, "learning_rate": 1e-2}
@@ -30,8 +43,65 @@ class RestlessNet(Net):
         return super().forward(x, labels, number)
 
 
+class GlobalDraws:
+    """A subclass whose sampler draws its order from the global generator."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return WeightedRandomSampler(torch.arange(1.0, len(self.train_dataset) + 1), 24)
+
+
+class OwnOptimizer:
+    """A subclass with two groups and a schedule of its own."""
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            groups = [{"params": self.model.first.parameters()}, {"params": self.model.last.parameters(), "lr": 1e-3}]
+            self.optimizer = torch.optim.NAdam(groups, lr=1e-2)
+            self.lr_scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, step_size=3, gamma=0.7)
+        return self.optimizer
+
+
+class Counting(surestep.TrainerCallback, ExportableState):
+    """A callback with a memory, which acts on it."""
+
+    def __init__(self, factor: float = 0.9) -> None:
+        self.factor = factor
+        self.seen = 0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seen += 1
+        for parameter in kwargs["model"].parameters():
+            parameter.grad.mul_(self.factor**self.seen)
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"factor": self.factor}, "attributes": {"seen": self.seen}}
+
+
+class Leaving(surestep.TrainerCallback):
+    """Leaves the first epoch early."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_epoch_stop = state.global_step == 5
+
+
 def absolute_error(prediction: Any) -> dict[str, float]:
     return {"mae": float(np.abs(prediction.predictions - prediction.label_ids).mean())}
+
+
+def tied_llama() -> torch.nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(
+        **sizes,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=True,
+        attention_dropout=0.3,
+    )
+    return LlamaForCausalLM(config)
 
 
 def restarts(seen: Seen) -> bool:
@@ -77,13 +147,34 @@ ROWS = [
         {**POINTS, **EVALUATED},
         lambda seen: seen.state.best_global_step not in (None, 20),
     ),
+    Row(
+        "early stopping",
+        {
+            **BASE,
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "metric_for_best_model": "loss",
+            "greater_is_better": True,
+        },
+        {**POINTS, **EVALUATED, "callbacks": lambda side: [side.EarlyStoppingCallback(9)]},
+        lambda seen: seen.state.global_step == 10,
+    ),
+    Row("a callback with a memory", BASE, {**POINTS, "callbacks": lambda side: [Counting(0.8)]}),
+    Row(
+        "an epoch left early, with a report at its end",
+        {**BASE, "eval_strategy": "epoch", "logging_strategy": "epoch"},
+        {**POINTS, **EVALUATED, "callbacks": lambda side: [Leaving]},
+        lambda seen: next(entry["step"] for entry in seen.logs if "loss" in entry) == 5,
+    ),
     Row("float16 with its scale", {**BASE, "fp16": True, "gradient_accumulation_steps": 2}, POINTS),
     Row("bfloat16", {**BASE, "bf16": True}, POINTS),
     Row("momentum", {**BASE, "optim": "sgd", "optim_args": "momentum=0.9"}, POINTS),
     Row("weight decay and another Adam", {**BASE, "optim": "adamw_torch", "weight_decay": 0.1}, POINTS),
     Row("adagrad", {**BASE, "optim": "adagrad"}, POINTS),
     Row("adafactor", {**BASE, "optim": "adafactor"}, POINTS),
+    Row("an optimizer and a schedule of the user's", BASE, {**POINTS, "mixin": OwnOptimizer}),
     Row("every generator", BASE, {**POINTS, "model": RestlessNet}),
+    Row("an order drawn from the global generator", BASE, {**POINTS, "mixin": GlobalDraws}),
     Row("a seed for the data alone", {**BASE, "data_seed": 9}, POINTS),
     Row("two workers", {**BASE, "dataloader_num_workers": 2, "gradient_accumulation_steps": 2}, POINTS),
     Row(
@@ -93,6 +184,11 @@ ROWS = [
     ),
     Row("items counted over the step", {**BASE, "gradient_accumulation_steps": 3}, {**TAGS, "model": CountingTagger}),
     Row("noise on embeddings", {**BASE, "neftune_noise_alpha": 5.0}, TAGS),
+    Row(
+        "a language model of transformers, its weights tied",
+        {**BASE, "gradient_accumulation_steps": 2},
+        {"model": tied_llama, "train": Documents, "data_collator": pad},
+    ),
     Row("label smoothing", {**BASE, "label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2}, TAGS),
     Row("a stream", BASE, {**POINTS, "train": PointStream}, restarts),
     Row(
@@ -111,7 +207,7 @@ def test_resuming_after_any_step_changes_nothing(row: Row, tmp_path: Path) -> No
     whole = straight(tmp_path / "whole", row)
     assert row.shows(whole), "the row does not show what it is there for"
     saved = checkpoints(tmp_path / "whole")
-    assert len(saved) == 20
+    assert len(saved) == whole.state.global_step
     for checkpoint in saved[:-1]:
         assert_goes_on(whole, resumed(tmp_path / "resumed", row, checkpoint), checkpoint.name)
 

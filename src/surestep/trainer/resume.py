@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surestep.checkpoint.layout import TRAINER_STATE
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, random_name
 from surestep.checkpoint.tree import read_tree, tree_exists
 from surestep.errors import CheckpointError, NotServedError
 from surestep.logs import get_logger
@@ -82,12 +82,28 @@ def restore_callbacks(trainer: Trainer, checkpoint: str) -> None:
         owners = [item for item in trainer.callback_handler.callbacks if type(item).__name__ == name]
         if name == type(trainer.control).__name__:
             trainer.control = type(trainer.control).from_state(states[0])
+            # The request that the checkpoint itself answered.
+            trainer.control.should_save = False
             continue
         if not owners:
             logger.warning("The checkpoint holds the state of a callback %s, which this run does not have.", name)
         for owner, state in zip(owners, states, strict=False):
             for attribute, value in {**state["args"], **state["attributes"]}.items():
                 setattr(owner, attribute, value)
+
+
+def tell_gaps(trainer: Trainer, checkpoint: str) -> None:
+    """Warn of state that a checkpoint does not hold, as one of weights only: it starts anew."""
+    parts = {
+        "the optimizer": (OPTIMIZER, trainer.optimizer),
+        "the schedule": (SCHEDULER, trainer.lr_scheduler),
+        "the loss scale": (SCALER, trainer.engine.precision.state_dict()),
+        "the random generators": (random_name(trainer._world.rank), True),
+    }
+    folder = Path(checkpoint)
+    missing = [what for what, (name, there) in parts.items() if there is not None and not tree_exists(folder, name)]
+    if missing:
+        logger.warning("'%s' holds no state of %s: resuming starts that anew.", checkpoint, ", ".join(missing))
 
 
 def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
@@ -97,6 +113,7 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     drew then, and they are put back once the first batches are fetched. Between two epochs the loader's draws are still
     to come.
     """
+    tell_gaps(trainer, checkpoint)
     folder = Path(checkpoint)
     if tree_exists(folder, "progress"):
         progress = read_tree(folder, "progress")
