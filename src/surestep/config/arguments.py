@@ -23,10 +23,10 @@ from surestep.errors import ArgumentError
 class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
     """Every setting of a run.
 
-    Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time` and
-    `tensorboard_dir` are ours. Making one reads the environment and changes nothing outside. What cannot be right
-    raises `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
-    `validate_parameters` looks at them again.
+    Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time`,
+    `tensorboard_dir` and those of `config.topics.craft` are ours. Making one reads the environment and changes nothing
+    outside. What cannot be right raises `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be
+    changed afterwards; `validate_parameters` looks at them again.
     """
 
     # A subclass may add fields that take a JSON object as a string.

@@ -45,6 +45,7 @@ def check(args: TrainingArguments) -> Iterator[str]:
     """Yield what cannot be right between topics."""
     yield from _check_best_model(args)
     yield from _check_devices(args)
+    yield from _check_clipping(args)
     if args.lr_scheduler_type in _WATCHES_METRIC and args.eval_strategy == IntervalStrategy.NO:
         name = SchedulerType(args.lr_scheduler_type).value
         yield (
@@ -80,6 +81,18 @@ def _check_devices(args: TrainingArguments) -> Iterator[str]:
 
         if not torch.cuda.is_available() or torch.cuda.get_device_capability(args.device)[0] < 8:
             yield f"tf32=True: {args.device} has no TF32 (Ampere and newer GPUs have). Write tf32=None."
+
+
+def _check_clipping(args: TrainingArguments) -> Iterator[str]:
+    # The norm's default gives way to another kind of clipping; a norm that somebody wrote down does not.
+    if args.max_grad_norm <= 0 or "max_grad_norm" not in args._given:
+        return
+    for name in ("max_grad_value", "adaptive_clip_ratio"):
+        if (value := getattr(args, name)) is not None:
+            yield (
+                f"max_grad_norm={args.max_grad_norm} and {name}={value} are two kinds of clipping. Write one of them; "
+                f"with {name} alone there is none by norm."
+            )
 
 
 def work_out_accumulation(args: TrainingArguments, earlier: int | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from surestep.config.rules import Rule
 from surestep.config.topic import Topic
 from surestep.config.topics.best import BEST_MODEL, BestModelArguments
 from surestep.config.topics.checkpointing import CHECKPOINTING, CheckpointingArguments
+from surestep.config.topics.craft import CRAFT, CraftArguments
 from surestep.config.topics.data import DATA, DataArguments
 from surestep.config.topics.debug import DEBUG, DebugArguments
 from surestep.config.topics.duration import DURATION, DurationArguments
@@ -46,6 +47,7 @@ TOPICS: tuple[Topic, ...] = (
     PARALLEL,
     DEBUG,
     SCRIPT,
+    CRAFT,
 )
 
 
@@ -57,6 +59,7 @@ def rules_of(topics: tuple[Topic, ...]) -> dict[str, Rule]:
 # A dataclass takes the fields of its last base first.
 @dataclass(init=False, repr=False, eq=False)
 class AllFields(
+    CraftArguments,
     ScriptArguments,
     DebugArguments,
     ParallelArguments,

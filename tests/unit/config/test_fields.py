@@ -12,7 +12,15 @@ from surestep.config.arguments import Seq2SeqTrainingArguments, TrainingArgument
 from surestep.config.fields import TOPICS
 from surestep.config.topics.seq2seq import SEQ2SEQ
 
-OURS = {"global_batch_size", "max_time", "tensorboard_dir"}
+OURS = {
+    "global_batch_size",
+    "max_time",
+    "tensorboard_dir",
+    "parameter_rules",
+    "layerwise_lr_decay",
+    "max_grad_value",
+    "adaptive_clip_ratio",
+}
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}
 
