@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-from surestep import Trainer
 from tests.parity.harness import Case, as_parameters, both, check
 from tests.parity.models import Documents, Reviews, pad
 from tests.parity.test_transformers_models import Prefixed, bert, llama, table
 from tests.small import arguments
+from torch import Tensor, nn
+
+from surestep import Trainer
 
 peft = pytest.importorskip("peft")
 # PEFT asks transformers by a name that it calls deprecated.

@@ -637,6 +637,6 @@ def test_adapters_that_do_not_fit_are_named(tmp_path: Path) -> None:
         tmp_path / "adapter_model.safetensors",
     )
     with pytest.raises(
-        CheckpointError, match=r"lack 'base_model.model.lora.weight'.*no 'base_model.model.lora.default.new"
+        CheckpointError, match=r"lack 'base_model.model.lora.weight'.*no 'base_model.model.lora.new'"
     ):
         load_weights(Adapted("default"), tmp_path)
