@@ -78,6 +78,11 @@ def is_optimizer_factory(candidate: Any) -> bool:
     return not (isinstance(candidate, type) and issubclass(candidate, Optimizer))
 
 
+def takes_groups(cls: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Say whether `build_optimizer` would use the groups that it is given: no factory, and none in their place."""
+    return not is_optimizer_factory(cls) and not any(key in kwargs for key in _IN_PLACE_OF_GROUPS)
+
+
 def build_optimizer(
     cls: Callable[..., Any], kwargs: Mapping[str, Any], model: nn.Module, groups: list[ParameterGroup]
 ) -> Optimizer:

@@ -65,6 +65,17 @@ def adaptive_clip(parameters: Iterable[nn.Parameter], ratio: float = 0.01, eps: 
         parameter.grad.mul_((limit / _unit_norm(parameter.grad)).clamp(max=1.0))
 
 
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the linear layer that is defined last, which adaptive clipping leaves out.
+
+    A model that trains nothing else has no head: the list is then empty, so that something is clipped.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    head = list(linear[-1].parameters()) if linear else []
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    return head if trained - {id(parameter) for parameter in head} else []
+
+
 def _unit_norm(tensor: Tensor) -> Tensor:
     within = tuple(range(1, tensor.ndim)) or None
     norm: Tensor = torch.linalg.vector_norm(tensor, dim=within, keepdim=True)

@@ -142,12 +142,13 @@ def pattern_groups(
     rules: Sequence[GroupRule | tuple[str, Mapping[str, Any]]],
     weight_decay: float,
     learning_rate: float | None = None,
+    decayed: Collection[str] | None = None,
 ) -> list[ParameterGroup]:
     """Return groups by rules on parameter names; the first rule that matches a name holds for it.
 
     Parameters under no rule form the two default groups, which come first. Each rule then has a decayed and an
     undecayed group, those that are empty left out; their `name` is the rule's pattern. Frozen parameters are in no
-    group and stop requiring gradients.
+    group and stop requiring gradients. `decayed` names the parameters that decay (default: `decay_parameter_names`).
 
     Raises:
         ArgumentError: A rule matches no trainable parameter, or only such as an earlier rule took.
@@ -155,14 +156,14 @@ def pattern_groups(
     """
     parsed = [GroupRule.of(rule) for rule in rules]
     named = _trainable(model)
-    taken = _assign(parsed, [name for name, _ in named])
+    taken = _assign(parsed, model)
     for name, parameter in named:
         if name in taken and taken[name].freeze:
             parameter.requires_grad_(False)
-    groups = default_groups(model, weight_decay)
+    decayed = set(decay_parameter_names(model) if decayed is None else decayed)
+    groups = default_groups(model, weight_decay, decayed)
     for group in groups:
         group["params"] = _without(group["params"], [parameter for name, parameter in named if name in taken])
-    decayed = set(decay_parameter_names(model))
     for rule in parsed:
         mine = [(name, parameter) for name, parameter in named if taken.get(name) is rule and not rule.freeze]
         decay = weight_decay if rule.weight_decay is None else rule.weight_decay
@@ -171,10 +172,14 @@ def pattern_groups(
     return _split_by_mesh(groups)
 
 
-def _assign(rules: Sequence[GroupRule], names: Sequence[str]) -> dict[str, GroupRule]:
+def _assign(rules: Sequence[GroupRule], model: nn.Module) -> dict[str, GroupRule]:
     """Map each name to the first rule that matches it; complain about a rule that got none."""
+    every = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    trainable = [name for name, trained in every.items() if trained]
     taken: dict[str, GroupRule] = {}
     for rule in rules:
+        # What a rule froze for an earlier optimizer stays its own.
+        names = list(every) if rule.freeze else trainable
         matches = [name for name in names if re.search(rule.pattern, clean_name(name))]
         free = [name for name in matches if name not in taken]
         if not free:
@@ -186,10 +191,15 @@ def _assign(rules: Sequence[GroupRule], names: Sequence[str]) -> dict[str, Group
 def _why_unmatched(rule: GroupRule, matches: Sequence[str], names: Sequence[str]) -> str:
     if matches:
         return f"The rule '{rule.pattern}' matches only parameters that an earlier rule takes ({matches[0]}, ...)."
+    return f"The rule '{rule.pattern}' matches no trainable parameter. {nearby_names(rule.pattern, names)}"
+
+
+def nearby_names(pattern: str, names: Sequence[str]) -> str:
+    """Return the sentence that offers the `names` most like a pattern that matches none of them."""
     clean = [clean_name(name) for name in names]
-    plain = re.sub(r"\\|[\^$*+?()\[\]|]", "", rule.pattern)
+    plain = re.sub(r"\\|[\^$*+?()\[\]|]", "", pattern)
     near = difflib.get_close_matches(plain, clean, n=3, cutoff=0.3) or clean[:3]
-    return f"The rule '{rule.pattern}' matches no trainable parameter. Parameters nearby: {', '.join(near)}."
+    return f"Parameters nearby: {', '.join(near)}."
 
 
 def _without(parameters: Sequence[nn.Parameter], taken: Sequence[nn.Parameter]) -> list[nn.Parameter]:
@@ -215,13 +225,15 @@ def layerwise_groups(
     *,
     weight_decay: float = 0.0,
     layer_pattern: str = LAYER_PATTERN,
+    decayed: Collection[str] | None = None,
 ) -> list[ParameterGroup]:
     """Return groups whose learning rate falls by the factor `decay` per layer, from the head down to the embeddings.
 
     Of a stack of L numbered layers, layer i learns with `learning_rate * decay ** (L - i)`; what is defined before the
     first layer, and every embedding, with `decay ** (L + 1)`; what comes after, with `learning_rate` itself (ELECTRA,
     Clark et al. 2020). `layer_pattern` finds the layers: its first group is the number. Several stacks (encoder and
-    decoder) count each from its own top.
+    decoder) count each from its own top. The head comes first, so that the rate of the first group, which logs show, is
+    the run's. `decayed` names the parameters that decay (default: `decay_parameter_names`).
 
     Raises:
         ArgumentError: `decay` is not within (0, 1], or no parameter's name shows a numbered layer.
@@ -230,9 +242,9 @@ def layerwise_groups(
         raise ArgumentError(f"The layer-wise decay is {decay}; write a factor above 0 and at most 1, such as 0.9.")
     named = _trainable(model)
     below_head = _layers_below_head(model, re.compile(layer_pattern))
-    decayed = set(decay_parameter_names(model))
+    decayed = set(decay_parameter_names(model) if decayed is None else decayed)
     groups = []
-    for depth in sorted({below_head[name] for name, _ in named}, reverse=True):
+    for depth in sorted({below_head[name] for name, _ in named}):
         mine = [(name, parameter) for name, parameter in named if below_head[name] == depth]
         common = {"name": f"depth -{depth}", "lr": learning_rate * decay**depth}
         groups += _decay_pair(mine, decayed, weight_decay, common)
@@ -246,7 +258,8 @@ def _layers_below_head(model: nn.Module, pattern: re.Pattern[str]) -> dict[str, 
     if not found:
         raise ArgumentError(
             f"No parameter of {type(model).__name__} lies in a numbered layer under the pattern '{pattern.pattern}'. "
-            f"Give layer_pattern, with the number as its first group; parameters are called {', '.join(names[:3])}, ..."
+            "Write rules on names instead, or call layerwise_groups with a layer_pattern whose first group is the "
+            f"number; parameters are called {', '.join(names[:3])}, ..."
         )
     heights: dict[str, int] = {}
     for match in found.values():

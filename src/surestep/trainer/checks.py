@@ -35,6 +35,9 @@ def _updates(trainer: Trainer) -> Iterator[str]:
     given = trainer.optimizer is not None
     if not given and trainer.lr_scheduler is not None and trainer.model_init is None:
         yield "optimizers has a schedule and no optimizer. Pass the optimizer that the schedule was made for as well."
+    for name in ("parameter_rules", "layerwise_lr_decay"):
+        if given and getattr(trainer.args, name):
+            yield f"{name} has no effect on an optimizer in optimizers, which has its groups. Pass one of the two."
     if given and trainer.optimizer_cls_and_kwargs is not None:
         yield "Trainer got both optimizers and optimizer_cls_and_kwargs. Pass one of them."
     if trainer.model_init is not None and (given or trainer.lr_scheduler is not None):

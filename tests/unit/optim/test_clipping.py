@@ -12,6 +12,7 @@ from surestep.optim.clipping import (
     clip_by_norm,
     clip_by_value,
     gradient_norm,
+    head_parameters,
 )
 
 
@@ -106,6 +107,24 @@ def test_the_adaptive_clipper_leaves_out_what_it_is_told():
     Adaptive(1e-4, skip=[model[3].weight])(list(model.parameters()))
     assert torch.equal(model[3].weight.grad, head)
     assert model[1].weight.grad.norm() < 0.1
+
+
+def test_the_head_is_the_linear_layer_defined_last():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3), nn.LayerNorm(3))
+    assert [id(parameter) for parameter in head_parameters(model)] == [id(p) for p in model[1].parameters()]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Conv1d(1, 1, 1),
+        nn.Linear(2, 2),
+        nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2)),
+    ],
+    ids=["none", "one", "one that is trained"],
+)
+def test_a_model_that_trains_nothing_but_a_head_has_none(model):
+    assert head_parameters(model) == []
 
 
 @pytest.mark.parametrize("clipper", [ByNorm(0.5), ByValue(0.1), Adaptive(0.02)])

@@ -166,6 +166,29 @@ def test_frozen_parameters_are_in_no_group_and_need_no_gradient():
     assert not any(name.startswith(("embed", "layers")) for name in left)
 
 
+def test_what_a_rule_froze_before_is_still_its_own():
+    model = Model()
+    rules = [("embed", {"freeze": True}), ("head", {"lr": 1.0})]
+    first, second = (names_of(model, pattern_groups(model, rules, 0.1)) for _ in range(2))
+    assert first == second
+    with pytest.raises(ArgumentError, match="'embed' matches no trainable parameter"):
+        pattern_groups(model, [("embed", {"lr": 1.0})], 0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: pattern_groups(model, [("head", {"lr": 1.0})], 0.1, decayed=["scale", "head.bias"]),
+        lambda model: layerwise_groups(model, 1.0, 0.5, weight_decay=0.1, decayed=["scale", "head.bias"]),
+    ],
+)
+def test_a_list_of_what_decays_is_heeded(make):
+    model = Model()
+    groups = make(model)
+    decayed = [names for group, names in zip(groups, names_of(model, groups), strict=True) if group["weight_decay"]]
+    assert sorted(name for names in decayed for name in names) == ["head.bias", "scale"]
+
+
 def test_freezing_everything_is_an_error():
     with pytest.raises(ModelError, match="nothing to train"):
         pattern_groups(Model(), [(".", {"freeze": True})], 0.1)
@@ -217,6 +240,12 @@ def test_rates_fall_by_layer_from_the_head_down():
     }
     decayed = set(decay_parameter_names(model))
     assert decays == {name: 0.1 if name in decayed else 0.0 for name in decays}
+
+
+def test_the_group_of_the_head_comes_first():
+    found = [group["lr"] for group in layerwise_groups(Model(), 1.0, 0.5)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == 1.0
 
 
 def test_an_embedding_lies_below_the_layers_wherever_it_stands():

@@ -9,9 +9,16 @@ from torch.optim import Optimizer
 
 from surestep.config.enums import OptimizerNames, SchedulerType
 from surestep.errors import ArgumentError
-from surestep.optim.build import build_optimizer, optimizer_class_and_kwargs
-from surestep.optim.clipping import ByNorm, gradient_norm
-from surestep.optim.groups import decay_parameter_names, default_groups
+from surestep.optim.build import build_optimizer, optimizer_class_and_kwargs, takes_groups
+from surestep.optim.clipping import Adaptive, ByNorm, ByValue, Clipper, gradient_norm, head_parameters
+from surestep.optim.groups import (
+    GroupRule,
+    ParameterGroup,
+    decay_parameter_names,
+    default_groups,
+    layerwise_groups,
+    pattern_groups,
+)
 from surestep.optim.schedules import build_schedule
 from surestep.trainer.points.face import Face
 
@@ -36,10 +43,36 @@ class OptimizingPoints(Face):
         """Make the optimizer that the arguments name, with no decay on biases and norms, unless there is one."""
         if self.optimizer is None:
             target = self.model if model is None else model
-            groups = default_groups(target, self.args.weight_decay, self.get_decay_parameter_names(target))
+            groups = self._parameter_groups(target)
             maker, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
+            if not takes_groups(maker, kwargs):
+                self._refuse_group_settings(getattr(maker, "__name__", str(maker)))
             self.optimizer = build_optimizer(maker, kwargs, target, groups)
         return self.optimizer
+
+    def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
+        """Return the groups that the arguments ask for; what their rules freeze stops requiring gradients."""
+        args, decayed = self.args, self.get_decay_parameter_names(model)
+        try:
+            if args.parameter_rules:
+                rules = [_group_rule(rule) for rule in cast("list[dict[str, Any]]", args.parameter_rules)]
+                return pattern_groups(model, rules, args.weight_decay, args.learning_rate, decayed)
+            if args.layerwise_lr_decay is not None:
+                rate, decay = args.learning_rate, args.layerwise_lr_decay
+                return layerwise_groups(model, rate, decay, weight_decay=args.weight_decay, decayed=decayed)
+        except ArgumentError as error:
+            name = "parameter_rules" if args.parameter_rules else "layerwise_lr_decay"
+            raise ArgumentError(f"{name}: {error}") from error
+        return default_groups(model, args.weight_decay, decayed)
+
+    def _refuse_group_settings(self, optimizer: str) -> None:
+        """Raise if the arguments ask for groups, which an optimizer that divides the parameters by itself ignores."""
+        for name in ("parameter_rules", "layerwise_lr_decay"):
+            if getattr(self.args, name):
+                raise ArgumentError(
+                    f"{name} has no effect on {optimizer}, which divides the parameters by itself. Leave {name} out, "
+                    'or take another optimizer, such as optim="adamw_torch".'
+                )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
         """Make the schedule that the arguments name, over `num_training_steps` steps, unless there is one."""
@@ -77,9 +110,14 @@ class OptimizingPoints(Face):
         """Return the names of the parameters that weight decay acts on."""
         return decay_parameter_names(model)
 
-    def _clipper(self) -> Any:
-        """Return what brings gradients into bounds; without `max_grad_norm` it only takes their norm."""
-        return ByNorm(self.args.max_grad_norm) if self.args.max_grad_norm > 0 else gradient_norm
+    def _clipper(self) -> Clipper:
+        """Return what brings gradients into bounds; where nothing is to be clipped it only takes their norm."""
+        args = self.args
+        if args.max_grad_value is not None:
+            return ByValue(args.max_grad_value)
+        if args.adaptive_clip_ratio is not None:
+            return Adaptive(args.adaptive_clip_ratio, skip=head_parameters(self.model))
+        return ByNorm(args.max_grad_norm) if args.max_grad_norm > 0 else gradient_norm
 
     def _get_learning_rate(self) -> float:
         """Return the rate of the first group as it stands."""
@@ -105,3 +143,14 @@ class OptimizingPoints(Face):
         if self.optimizer is None:
             raise ArgumentError("The trainer has no optimizer yet; call create_optimizer() or train() first.")
         return self.optimizer
+
+
+def _group_rule(rule: dict[str, Any]) -> GroupRule:
+    """Return a rule of the arguments as one of the optimizer's groups."""
+    return GroupRule(
+        rule["pattern"],
+        lr=rule.get("learning_rate"),
+        lr_scale=rule.get("learning_rate_scale"),
+        weight_decay=rule.get("weight_decay"),
+        freeze=rule.get("freeze", False),
+    )
