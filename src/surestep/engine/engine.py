@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from surestep.engine.strategies.base import Strategy
 from surestep.errors import ArgumentError
 
 # Brings gradients into bounds and returns their norm before that, or None where no norm was taken.
-Clipper = Callable[[Sequence[nn.Parameter]], Tensor | None]
+Clipper = Callable[[list[nn.Parameter]], Tensor | None]
 
 
 class _Fires(Protocol):

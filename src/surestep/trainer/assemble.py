@@ -152,10 +152,10 @@ def _meters(trainer: Trainer) -> list[Meter]:
     """Return what counts something on every batch, left out where it could only count nothing."""
     from surestep.trainer.points.stepping import SteppingPoints
 
-    meters: list[Meter] = []
-    overridden = type(trainer).floating_point_ops is not SteppingPoints.floating_point_ops
-    if overridden or hasattr(trainer.model, "num_parameters"):
+    kind, meters = type(trainer), list[Meter]()
+    if kind.floating_point_ops is not SteppingPoints.floating_point_ops or hasattr(trainer.model, "num_parameters"):
         meters.append(trainer._count_flos)
-    if trainer.args.include_num_input_tokens_seen != "no":
+    overridden = kind._track_num_input_tokens is not SteppingPoints._track_num_input_tokens
+    if overridden or trainer.args.include_num_input_tokens_seen != "no":
         meters.append(trainer._track_num_input_tokens)
     return meters

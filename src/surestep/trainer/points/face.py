@@ -28,6 +28,10 @@ class Face:
 
     # Says, in a subclass that computes its own loss, whether it is already divided over the accumulated batch.
     loss_is_scaled_for_ga: ClassVar[bool | None] = None
+    # What subclasses of the original ask before they go a way of their own; none of these ways is served yet.
+    is_deepspeed_enabled: ClassVar[bool] = False
+    is_fsdp_enabled: ClassVar[bool] = False
+    is_model_parallel: ClassVar[bool] = False
 
     args: TrainingArguments
     model: Any

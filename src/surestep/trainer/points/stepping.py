@@ -176,6 +176,8 @@ class SteppingPoints(Face):
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Count the tokens of a batch into the state: all of them, or those that the attention mask keeps."""
+        if self.args.include_num_input_tokens_seen == "no":
+            return
         main = getattr(self.model, "main_input_name", "input_ids")
         if main not in inputs:
             raise DataError(
