@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surestep.runtime.modes import to_evaluation
+
 IGNORED = -100
 # Two losses of one batch agree when they differ by no more than rounding, bfloat16 included.
 _TOLERANCE = 5e-3
@@ -102,7 +104,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     cards = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"})
     with torch.random.fork_rng(cards), torch.no_grad():
-        model.eval()
+        to_evaluation(model)
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from surestep.losses.items import shifts_labels
 from surestep.metrics.prediction import EvalLoopOutput, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
+from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
 from surestep.trainer.batch_size import training_size_only
 from surestep.trainer.points.loading import LoadingPoints
@@ -150,7 +151,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
             dtype = torch.float16 if self.args.fp16_full_eval else torch.bfloat16
             model = model.to(dtype=dtype, device=self.args.device)
-        model.eval()
+        to_evaluation(model)
         switch = getattr(self.optimizer, "eval", None)
         if callable(switch):
             switch()
