@@ -36,6 +36,7 @@ from surestep.trainer.points.evaluating import EvaluatingPoints
 from surestep.trainer.points.optimizing import OptimizingPoints
 from surestep.trainer.points.saving import SavingPoints
 from surestep.trainer.points.unserved import UnservedPoints
+from surestep.trainer.quantised import check_quantised
 from surestep.trainer.resume import find_checkpoint
 from surestep.training.events import Events
 from surestep.training.loop import training_loop
@@ -238,6 +239,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self._memory.start("train")
         try:
             self._renew_model(trial)
+            check_quantised(self.model)
             check_trainable(self.model)
             self._store = self._make_store()
             if self.args.save_strategy != SaveStrategy.NO:
