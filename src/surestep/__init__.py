@@ -9,10 +9,14 @@ __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: `import surestep` needs no torch.
 _HOMES = {
+    "surestep.callbacks.averaging": ("EMACallback", "SWACallback"),
     "surestep.callbacks.early_stopping": ("EarlyStoppingCallback",),
     "surestep.callbacks.flow": ("DefaultFlowCallback",),
+    "surestep.callbacks.freezing": ("FreezeCallback",),
     "surestep.callbacks.printer": ("PrinterCallback",),
+    "surestep.callbacks.profiler": ("ProfilerCallback",),
     "surestep.callbacks.progress": ("ProgressCallback",),
+    "surestep.callbacks.trackers.tensorboard": ("TensorBoardCallback",),
     "surestep.config.arguments": ("TrainingArguments",),
     "surestep.config.enums": ("IntervalStrategy", "OptimizerNames", "SaveStrategy", "SchedulerType"),
     "surestep.config.parser": ("HfArgumentParser",),
@@ -36,10 +40,15 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605 (the table above is the list)
 
 if TYPE_CHECKING:
+    from surestep.callbacks.averaging import EMACallback as EMACallback
+    from surestep.callbacks.averaging import SWACallback as SWACallback
     from surestep.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
     from surestep.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
+    from surestep.callbacks.freezing import FreezeCallback as FreezeCallback
     from surestep.callbacks.printer import PrinterCallback as PrinterCallback
+    from surestep.callbacks.profiler import ProfilerCallback as ProfilerCallback
     from surestep.callbacks.progress import ProgressCallback as ProgressCallback
+    from surestep.callbacks.trackers.tensorboard import TensorBoardCallback as TensorBoardCallback
     from surestep.config.arguments import TrainingArguments as TrainingArguments
     from surestep.config.enums import IntervalStrategy as IntervalStrategy
     from surestep.config.enums import OptimizerNames as OptimizerNames
