@@ -14,5 +14,5 @@ def to_evaluation(model: nn.Module) -> None:
     model.eval()
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if hasattr(weight, "quant_state") and weight.device.type == "cpu":
+        if weight is not None and hasattr(weight, "quant_state") and weight.device.type == "cpu":
             module.training = True

@@ -6,7 +6,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -33,31 +33,58 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, SurestepError):
+        return False
     return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
 
 
 class Beginning:
-    """What training began with, kept on the host: weights, optimizer and random generators."""
+    """What training began with: weights (on the host), what updates them, callbacks and random generators."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._weights = {name: value.to("cpu", copy=True) for name, value in trainer.model.state_dict().items()}
-        optimizer = trainer.optimizer
-        self._optimizer_state = None if optimizer is None else copy.deepcopy(optimizer.state_dict())
+        self._weights = [(tensor.detach().to("cpu", copy=True), tensor.requires_grad) for tensor in self._tensors()]
+        self._updates = {name: copy.deepcopy(part.state_dict()) for name, part in self._updating().items()}
+        self._scaler = copy.deepcopy(trainer.engine.precision.state_dict())
+        self._callbacks = [(item, copy.deepcopy(item.state()["attributes"])) for item in self._stateful()]
         self._random = capture_random_state()
 
     def put_back(self) -> None:
         """Make the trainer what it was; what it made itself for the failed attempt is dropped."""
-        trainer = self._trainer
-        with torch.no_grad():
-            for name, value in trainer.model.state_dict().items():
-                value.copy_(self._weights[name])
-        trainer.model.zero_grad()
-        if self._optimizer_state is None:
-            trainer.optimizer = None
-        elif trainer.optimizer is not None:
-            trainer.optimizer.load_state_dict(self._optimizer_state)
+        trainer, updating = self._trainer, self._updating()
+        if trainer.model_init is None:
+            self._put_weights_back()
+        for name in ("optimizer", "lr_scheduler"):
+            if name not in self._updates:
+                setattr(trainer, name, None)
+            elif name in updating:
+                updating[name].load_state_dict(copy.deepcopy(self._updates[name]))
+        if self._scaler is not None:
+            trainer.engine.precision.load_state_dict(copy.deepcopy(self._scaler))
+        for callback, attributes in self._callbacks:
+            for name, value in copy.deepcopy(attributes).items():
+                setattr(callback, name, value)
+        trainer.control, trainer.current_flos = type(trainer.control)(), 0.0
         restore_random_state(self._random)
+
+    def _put_weights_back(self) -> None:
+        with torch.no_grad():
+            for tensor, (value, trained) in zip(self._tensors(), self._weights, strict=True):
+                tensor.requires_grad_(trained)
+                tensor.copy_(value)
+                tensor.grad = None
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Return parameters and buffers, those as well that no state dict names."""
+        model = self._trainer.model
+        return [*model.parameters(), *model.buffers()]
+
+    def _updating(self) -> dict[str, Any]:
+        parts = {"optimizer": self._trainer.optimizer, "lr_scheduler": self._trainer.lr_scheduler}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _stateful(self) -> list[Any]:
+        return [item for item in self._trainer.callback_handler.callbacks if callable(getattr(item, "state", None))]
 
 
 def find_batch_size(run: Callable[[int], T], start: int, device: torch.device, *, reset: Callable[[], None]) -> T:

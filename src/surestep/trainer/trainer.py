@@ -37,7 +37,7 @@ from surestep.trainer.points.optimizing import OptimizingPoints
 from surestep.trainer.points.saving import SavingPoints
 from surestep.trainer.points.unserved import UnservedPoints
 from surestep.trainer.quantised import check_quantised
-from surestep.trainer.resume import find_checkpoint
+from surestep.trainer.resume import find_checkpoint, load_state
 from surestep.training.events import Events
 from surestep.training.loop import training_loop
 from surestep.training.plan import Plan
@@ -193,6 +193,8 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             trial: The trial of a search.
             ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
         """
+        if self.args.auto_find_batch_size:
+            resume_from_checkpoint = self._continue_with_size_found(resume_from_checkpoint)
         run = partial(
             self._inner_training_loop,
             args=self.args,
@@ -206,6 +208,13 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         return find_batch_size(
             lambda size: run(batch_size=size), self._train_batch_size, self.args.device, reset=beginning.put_back
         )
+
+    def _continue_with_size_found(self, asked: str | bool | None) -> str | None:
+        """Return the checkpoint to resume from, and take over the batch size that fitted when it was written."""
+        checkpoint = find_checkpoint(self, asked)
+        if checkpoint is not None:
+            self._train_batch_size = load_state(checkpoint).train_batch_size or self._train_batch_size
+        return checkpoint
 
     def _inner_training_loop(
         self,
