@@ -13,6 +13,12 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import DIGITS, EXAMPLES, Ended
 
+from surestep.cli import checkup
+from surestep.cli.checkup import Findings
+from surestep.errors import DataError, JobError
+from surestep.jobs import run as jobs_run
+from surestep.jobs.run import Request
+
 Run = Callable[..., Ended]
 
 
@@ -75,6 +81,34 @@ def test_the_examples_have_only_keys_of_the_schema(here: Run, job: Path) -> None
     declared = read_declaration(job)
     assert set(declared) <= set(schema["properties"])
     assert set(declared["arguments"]) <= set(schema["properties"]["arguments"]["properties"])
+
+
+def test_the_doctor_exits_with_1_where_training_cannot_work(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = Findings({"torch": "0.4"}, ["the disk is nearly full."], ["torch 0.4 is too old."])
+    monkeypatch.setattr(checkup, "examine", lambda: findings)
+    said = here("doctor")
+    assert said.code == 1
+    assert said.err == "warning: the disk is nearly full.\nerror: torch 0.4 is too old.\n"
+    assert "Nothing wrong" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (JobError("not like this"), 2, "error: not like this\n"),
+        (DataError("broken in the middle"), 1, "error: broken in the middle\n"),
+    ],
+)
+def test_exit_codes_tell_what_happened(
+    here: Run, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, said: str
+) -> None:
+    def fail(request: Request) -> None:
+        raise raised
+
+    monkeypatch.setattr(jobs_run, "run_job", fail)
+    ended = here("run", DIGITS)
+    assert (ended.code, ended.err) == (code, said)
 
 
 def test_the_doctor_names_versions_and_device(here: Run) -> None:

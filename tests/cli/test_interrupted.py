@@ -67,7 +67,8 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
 
 def test_ctrl_c_reaches_the_workers_too_and_is_told_once(begin: Begin, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "digits"
-    process = begin("run", DIGITS, *SMALL, "arguments.num_train_epochs=500", "arguments.dataloader_num_workers=2")
+    workers = ("arguments.dataloader_num_workers=2", "arguments.dataloader_persistent_workers=true")
+    process = begin("run", DIGITS, *SMALL, "arguments.num_train_epochs=500", *workers)
     wait_for(folder / "checkpoint-40", process)
     # A terminal sends the signal to all processes of the group.
     os.killpg(process.pid, signal.SIGINT)

@@ -152,6 +152,7 @@ def test_the_plan_tells_what_would_be_and_writes_nothing(surestep: Run, here: Ru
         "step 1: 0,",
         "weights 2 MiB",
         "activations of 32 samples",
+        "parameter groups",
         "0.05",
     ):
         assert text in shown.out

@@ -156,6 +156,23 @@ def test_a_set_of_the_hub_keeps_class_names_and_encoded_pictures(monkeypatch: py
     assert table.columns["image"][0]["bytes"].startswith(b"\x89PNG")
 
 
+def test_splits_of_the_hub_that_are_absent_or_empty_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(path: str, config: str | None, split: str) -> datasets.Dataset:
+        if split == "nope":
+            raise ValueError("Unknown split 'nope'. Should be one of ['train'].")
+        return datasets.Dataset.from_dict({"text": []})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(
+        DataError, match=r"hf:pets has no split 'nope': Unknown split 'nope'. Should be one of \['train'\]"
+    ):
+        open_other("split:nope", "hf:pets", Path())
+    with pytest.raises(DataError, match="hf:pets, split 'train', has no rows"):
+        open_source("hf:pets", Path())
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def lacking(module: str, purpose: str) -> None:
         raise MissingPackageError(f"{purpose} needs {module}")

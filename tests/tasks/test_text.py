@@ -170,6 +170,14 @@ def test_a_folder_of_transformers_gives_model_and_tokenizer(bert_folder: Path, t
     assert torch.equal(again.batch(["one two"])["input_ids"], prepared.inputs.batch(["one two"])["input_ids"])
 
 
+def test_a_folder_whose_model_cannot_be_read_is_refused(bert_folder: Path) -> None:
+    (bert_folder / "bert" / "config.json").write_text('{"model_type": "no such model"}')
+    with pytest.raises(ModelError, match="cannot be read as AutoModelForSequenceClassification"):
+        TextClassificationTask(TextClassification()).pretrained_model(
+            bert_folder / "bert", LabelSet(("a", "b"), ("a", "b")), from_scratch=True
+        )
+
+
 def test_a_folder_without_a_tokenizer_is_refused(bert_folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (bert_folder / "bert" / name).unlink()

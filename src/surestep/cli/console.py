@@ -11,13 +11,13 @@ from rich.text import Text
 @cache
 def output() -> Console:
     """Return the console of results; colours and lines only on a terminal."""
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False)
 
 
 @cache
 def messages() -> Console:
     """Return the console of messages."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 def say(text: str) -> None:

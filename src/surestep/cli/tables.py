@@ -30,8 +30,10 @@ def results_view(results: Mapping[str, Any], folder: Path, *, files: Sequence[st
     return Group(*parts, Text(), _ending(results), Text(f"Written to {folder}: {', '.join(files)}"))
 
 
-def _scores(results: Mapping[str, Any]) -> Table:
-    table = _plain_table(results["name"])
+def _scores(results: Mapping[str, Any]) -> RenderableType:
+    if not results["scores"]:
+        return Text(f"{results['name']}: no data was held out to judge the model on (data.validation, data.test).")
+    table = _plain_table()
     names = dict.fromkeys(name for score in results["scores"].values() for name in score["metrics"])
     table.add_column("")
     for name in names:
@@ -40,13 +42,13 @@ def _scores(results: Mapping[str, Any]) -> Table:
     for split, score in results["scores"].items():
         values = [f"{score['metrics'][name]:.4f}" if name in score["metrics"] else "" for name in names]
         table.add_row(split, *values, f"{score['samples']:,}", style="bold" if split == "test" else "")
-    return table
+    return _titled(results["name"], table)
 
 
-def _confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> Table:
+def _confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> RenderableType:
     if len(labels) > _WIDEST:
         return _confused_pairs(confusion, labels, split)
-    table = _plain_table(f"{split} samples: true class (rows), predicted class (columns)")
+    table = _plain_table()
     table.add_column("")
     for label in labels:
         table.add_column(label, justify="right", overflow="fold")
@@ -54,7 +56,7 @@ def _confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], split:
     for i, row in enumerate(confusion):
         cells = [_cell(count, right=i == j) for j, count in enumerate(row)]
         table.add_row(labels[i], *cells, f"{row[i] / sum(row):.3f}" if sum(row) else "")
-    return table
+    return _titled(f"{split} samples: true class (rows), predicted class (columns)", table)
 
 
 def _cell(count: int, *, right: bool) -> Text:
@@ -63,14 +65,14 @@ def _cell(count: int, *, right: bool) -> Text:
     return Text(str(count), style="green" if right else "bold red")
 
 
-def _confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> Table:
-    table = _plain_table(f"{split} samples: the pairs most often confused")
+def _confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> RenderableType:
+    table = _plain_table()
     for name in ("true class", "predicted class", "samples"):
         table.add_column(name)
     wrong = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
     for count, i, j in sorted(wrong, key=lambda pair: -pair[0])[:_PAIRS]:
         table.add_row(labels[i], labels[j], str(count))
-    return table
+    return _titled(f"{split} samples: the pairs most often confused", table)
 
 
 def _ending(results: Mapping[str, Any]) -> Text:
@@ -84,7 +86,8 @@ def _ending(results: Mapping[str, Any]) -> Text:
 def plan_view(plan: JobPlan) -> RenderableType:
     """Show what a job would do."""
     steps = plan.steps
-    table = _plain_table(f"{plan.job.name}: nothing was written")
+    table = _plain_table()
+    table.show_header = False
     table.add_column("", style="bold")
     table.add_column("")
     splits = ", ".join(f"{name} {size:,}" for name, size in plan.sizes.items())
@@ -102,18 +105,24 @@ def plan_view(plan: JobPlan) -> RenderableType:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    return Group(table, Text(), _groups(plan), *(Text(f"warning: {warning}", "yellow") for warning in plan.warnings))
+    title = f"{plan.job.name}: nothing was written"
+    return Group(
+        _titled(title, table),
+        Text(),
+        _groups(plan),
+        *(Text(f"warning: {warning}", "yellow") for warning in plan.warnings),
+    )
 
 
-def _groups(plan: JobPlan) -> Table:
-    table = _plain_table("parameter groups")
+def _groups(plan: JobPlan) -> RenderableType:
+    table = _plain_table()
     for name in ("tensors", "parameters", "learning rate", "weight decay"):
         table.add_column(name, justify="right")
     for group in plan.groups:
         table.add_row(
             str(group.tensors), f"{group.parameters:,}", f"{group.learning_rate:g}", f"{group.weight_decay:g}"
         )
-    return table
+    return _titled("parameter groups", table)
 
 
 def _rate_line(rates: Sequence[tuple[int, float]]) -> str:
@@ -149,5 +158,10 @@ def _listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
-def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+def _plain_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    """Put a title above a table, which a title of its own would wrap to its width."""
+    return Group(Text(title, style="bold"), table)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from surestep.errors import ModelError
+from surestep.optional import require
 from surestep.tasks.data.splits import Split, Splits
 from surestep.tasks.labels import LabelSet
-from surestep.tasks.nearest import nearest
-from surestep.tasks.settings import MODELS_OF_TASK, ModelSettings, Pretrained
+from surestep.tasks.settings import ModelSettings, Pretrained
 
 Samples = Dataset[dict[str, Tensor]]
 Collate = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
@@ -83,20 +83,10 @@ class ClassificationTask(ABC):
         return Prepared(built, samples, inputs.collate, splits.labels, inputs)
 
 
-def check_model_of_task(model: str, task: str) -> None:
-    """Refuse a model that does not serve the task."""
-    if model not in MODELS_OF_TASK[task]:
-        raise ModelError(
-            f"model.name='{model}' does not serve task.name='{task}': {nearest(model, MODELS_OF_TASK[task])}"
-        )
-
-
 def read_pretrained(kind: str, folder: Path, labels: LabelSet, *, from_scratch: bool) -> nn.Module:
     """Build transformers' auto class `kind` from a local folder, with a head for `labels`."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model.path: {folder} holds no config.json, so it is no model folder of transformers.")
-    from surestep.optional import require
-
     transformers = require("transformers", "model.name='pretrained'")
     names = {
         "num_labels": len(labels),

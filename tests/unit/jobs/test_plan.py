@@ -15,7 +15,7 @@ from surestep.errors import JobError
 from surestep.jobs.assemble import make_arguments
 from surestep.jobs.job import Job, make_job
 from surestep.jobs.memory import estimate, longest_samples
-from surestep.jobs.plan import plan_job
+from surestep.jobs.plan import _rates, plan_job
 from surestep.jobs.run import Request, run_job
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -79,6 +79,23 @@ def test_rates_that_depend_on_scores_are_not_invented(tmp_path: Path) -> None:
     job = _job(tmp_path, lr_scheduler_type="reduce_lr_on_plateau", metric_for_best_model="loss", eval_strategy="epoch")
     job = job.model_copy(update={"data": job.data.model_copy(update={"validation": 0.2})})
     assert plan_job(job, EXAMPLES).rates == ((1, 1e-2),)
+
+
+def test_a_schedule_without_a_formula_is_walked_through() -> None:
+    def make() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
+
+    optimizer, schedule = make()
+    expected = []
+    for _ in range(100):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    rates = _rates(make()[1], 100)
+    assert len(rates) == 41
+    assert all(rate == pytest.approx(expected[step - 1]) for step, rate in rates)
+    assert _rates(make()[1], 1_000_000) == ((1, 0.5),)
 
 
 def test_a_long_schedule_is_sampled(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from surestep.errors import DataError, NotServedError
@@ -61,9 +59,3 @@ def _explain_hub(name: str, split: str, error: Exception) -> str:
         f"network, load it once where there is one (datasets.load_dataset), copy that machine's cache and set "
         f"HF_DATASETS_CACHE and HF_HUB_OFFLINE=1, or write the path of a local file as data.source."
     )
-
-
-def class_names_of(table: Table, column: str) -> list[str] | None:
-    """Return the names that the source gives to a column's integer classes, or None where it knows none."""
-    names: Any = table.class_names.get(column)
-    return list(names) if names else None
