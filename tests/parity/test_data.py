@@ -122,6 +122,12 @@ ORDERS = [
         },
         {"model": lambda: Tagger(dropout=0.0), "train": lambda: Sentences(90), "data_collator": pad},
     ),
+    Case(
+        "batches of about equal cost",
+        {**BASE, "train_sampling_strategy": "batch_rebalance", "gradient_accumulation_steps": 2},
+        {"model": Tagger, "train": Sentences, "data_collator": pad},
+        lambda seen: seen.state.global_step == 8,
+    ),
     Case("a sampler of the user's", BASE, {"mixin": OwnOrder}, lambda seen: seen.numbers[:3] == [49, 48, 47]),
     Case("a weighted sampler", BASE, {"mixin": Weighted}, lambda seen: len(seen.numbers) == 64),
     Case("a subset sampler", BASE, {"mixin": Subset}, lambda seen: set(seen.numbers) == set(range(5, 40))),

@@ -7,6 +7,8 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 from transformers import (
     BartConfig,
@@ -18,6 +20,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
@@ -88,6 +91,16 @@ def table() -> datasets.Dataset:
     )
 
 
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = {f"w{number}": number for number in range(24)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w1")), pad_token="w0")
+
+
+def ragged() -> list[dict[str, Any]]:
+    """Token sequences of different lengths, as lists, for a tokenizer to pad."""
+    return [{"input_ids": row["input_ids"].tolist(), "label": int(row["labels"])} for row in list(Reviews())[:24]]
+
+
 def accuracy(prediction: Any) -> dict[str, float]:
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     return {"accuracy": float(np.mean(logits.argmax(-1) == prediction.label_ids))}
@@ -149,6 +162,12 @@ CASES = [
     Case("Llama, accumulated with a ragged tail", {**BASE, **THREE, "max_steps": 8}, {**DOCUMENTS, "model": llama}),
     Case("Llama, label smoothing", {**BASE, **THREE, "label_smoothing_factor": 0.1}, {**DOCUMENTS, "model": llama}),
     Case("Llama, noise on embeddings", {**BASE, "neftune_noise_alpha": 5}, {**DOCUMENTS, "model": llama}),
+    Case(
+        "Bert, padded by its tokenizer, tokens counted without padding",
+        {**BASE, "eval_strategy": "epoch", "include_num_input_tokens_seen": "non_padding"},
+        {"model": bert, "train": ragged, "evaluate": ragged, "processing_class": tokenizer()},
+        lambda seen: 0 < seen.state.num_input_tokens_seen < 24 * 12,
+    ),
     Case("Llama, tied weights", {**BASE, **THREE}, {**DOCUMENTS, "model": lambda: llama(tie_word_embeddings=True)}),
     Case("GPT-2, the first label ignored", {**BASE, **ONE}, {**PREFIXED, "model": gpt2}),
     Case("GPT-2, the first label ignored, accumulated", {**BASE, **THREE}, {**PREFIXED, "model": gpt2}),

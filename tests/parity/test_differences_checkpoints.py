@@ -1,0 +1,234 @@
+"""What checkpoints hold and how a run goes on otherwise than in the original, on purpose: both sides."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import surestep
+from surestep.errors import NotServedError
+from tests.parity.differences import shows
+from tests.parity.harness import Seen, run
+from tests.parity.models import Net, Points
+
+SIDES = [transformers, surestep]
+BASE = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 8,
+    "logging_steps": 2,
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+}
+SAVED = {**BASE, "save_strategy": "steps", "save_steps": 2}
+OBJECTS: dict[str, Any] = {"train": lambda: Points(24), "model": lambda: Net(0.2)}
+
+
+def begin(side: Any, folder: Path, arguments: dict[str, Any] | None = None, **objects: Any) -> Seen:
+    return run(side, arguments or SAVED, folder=str(folder), **OBJECTS, **objects)
+
+
+def go_on(side: Any, folder: Path, checkpoint: Any, arguments: dict[str, Any] | None = None, **objects: Any) -> Seen:
+    """Resume in a new trainer; a name is that of a checkpoint in the folder."""
+    named = str(folder / checkpoint) if isinstance(checkpoint, str) else checkpoint
+    drive = {"drive": lambda trainer: trainer.train(resume_from_checkpoint=named)}
+    return run(side, arguments or SAVED, folder=str(folder), **{**OBJECTS, **drive, **objects})
+
+
+def loss_steps(seen: Seen) -> list[int]:
+    return [entry["step"] for entry in seen.logs if "loss" in entry]
+
+
+@shows("C1")
+def test_the_original_loads_our_weights_but_does_not_resume_our_runs(tmp_path: Path) -> None:
+    names: dict[str, set[str]] = {}
+    for side in SIDES:
+        begin(side, tmp_path / side.__name__)
+        names[side.__name__] = {path.name for path in (tmp_path / side.__name__ / "checkpoint-8").iterdir()}
+    pickles = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}
+    assert pickles <= names["transformers"]
+    assert not pickles & names["surestep"]
+    assert {"model.safetensors", "trainer_state.json"} <= names["transformers"] & names["surestep"]
+    assert all(name.endswith((".json", ".safetensors")) for name in names["surestep"])
+
+    ours = tmp_path / "surestep"
+    theirs = go_on(transformers, ours, "checkpoint-8", {**SAVED, "max_steps": 8})
+    # It takes weights and state up, and one step more (see C7) with an optimizer that starts anew.
+    assert theirs.state.global_step == 9
+    assert all(state["step"] == 1 for state in theirs.optimizer["state"].values())
+
+
+@shows("C2")
+def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    places: list[str] = []
+
+    class Fails:
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            places.append(self._get_output_dir(None))
+            raise OSError("the disk is full")
+
+    for side in SIDES:
+        with pytest.raises(OSError, match="disk is full"):
+            begin(side, tmp_path / side.__name__, mixin=Fails)
+    assert (tmp_path / "transformers" / "checkpoint-2").is_dir()
+    assert not list((tmp_path / "surestep").glob("*checkpoint*"))
+    assert places[0] == str(tmp_path / "transformers")
+    assert Path(places[1]).parent == tmp_path / "surestep"
+
+
+@shows("C3")
+def test_true_falls_back_to_the_newest_that_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        begin(side, folder)
+        weights = folder / "checkpoint-8" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:40])
+    with pytest.raises(Exception, match="deserializing"):
+        go_on(transformers, tmp_path / "transformers", True)
+    with caplog.at_level(logging.WARNING, logger="surestep"):
+        ours = go_on(surestep, tmp_path / "surestep", True)
+    assert ours.state.global_step == 8
+    assert len(ours.losses) == 2
+    assert "checkpoint-8 is passed over" in caplog.text
+    assert "damaged-checkpoint-8" in ours.files
+    with pytest.raises(ValueError, match="is damaged"):
+        go_on(surestep, tmp_path / "surestep", "damaged-checkpoint-8")
+
+
+@shows("C4")
+def test_true_with_nothing_there_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="No valid checkpoint"):
+        go_on(transformers, tmp_path, True)
+    with caplog.at_level(logging.WARNING, logger="surestep"):
+        assert len(go_on(surestep, tmp_path, True).losses) == 8
+    assert "training starts anew" in caplog.text
+
+
+@shows("C5")
+def test_the_state_of_callbacks_is_always_put_back(tmp_path: Path) -> None:
+    arguments = {
+        **SAVED,
+        "max_steps": 12,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "metric_for_best_model": "loss",
+        "greater_is_better": True,
+    }
+
+    def objects() -> dict[str, Any]:
+        return {"evaluate": lambda: Points(8, seed=1), "callbacks": lambda side: [side.EarlyStoppingCallback(4)]}
+
+    stopped = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        assert begin(side, folder, arguments, **objects()).state.global_step == 10
+        for asked in (False, True):
+            settings = {**arguments, "restore_callback_states_from_checkpoint": asked}
+            stopped[side.__name__, asked] = go_on(side, folder, "checkpoint-6", settings, **objects()).state.global_step
+    assert stopped == {
+        ("transformers", False): 12,
+        ("transformers", True): 10,
+        ("surestep", False): 10,
+        ("surestep", True): 10,
+    }
+
+
+@shows("C6")
+def test_the_intervals_of_today_count(tmp_path: Path) -> None:
+    seen = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        begin(side, folder)
+        seen[side.__name__] = go_on(side, folder, "checkpoint-4", {**SAVED, "logging_steps": 1})
+    assert loss_steps(seen["transformers"]) == [2, 4, 6, 8]
+    assert loss_steps(seen["surestep"]) == [2, 4, 5, 6, 7, 8]
+
+
+@shows("C7")
+def test_a_finished_run_takes_no_step_more(tmp_path: Path) -> None:
+    steps = {}
+    for side in SIDES:
+        begin(side, tmp_path / side.__name__)
+        steps[side.__name__] = go_on(side, tmp_path / side.__name__, "checkpoint-8").state.global_step
+    assert steps == {"transformers": 9, "surestep": 8}
+
+
+@shows("C8")
+def test_the_mean_loss_is_that_of_the_run(tmp_path: Path) -> None:
+    arguments = {**SAVED, "logging_steps": 3}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        whole = begin(side, folder, arguments)
+        part = go_on(side, folder, "checkpoint-4", arguments)
+        assert part.losses == whole.losses[4:]
+        mean = pytest.approx(sum(part.losses) / 4, rel=1e-6)
+        log = next(entry["loss"] for entry in part.logs if "loss" in entry and entry["step"] == 6)
+        if side is transformers:
+            assert part.output.training_loss == mean
+            # Step 4 belongs to this log as well.
+            assert log == pytest.approx(sum(whole.losses[4:6]) / 2, rel=1e-6)
+        else:
+            assert part.output.training_loss == whole.output.training_loss != mean
+            assert log == next(entry["loss"] for entry in whole.logs if "loss" in entry and entry["step"] == 6)
+            logged = [entry for entry in part.logs if "loss" in entry and entry["step"] > 6]
+            assert logged == []
+
+
+@shows("C9")
+def test_what_the_end_of_an_epoch_asks_for_is_done_on_resume(tmp_path: Path) -> None:
+    arguments = {**SAVED, "logging_strategy": "epoch", "eval_strategy": "epoch", "max_steps": 12}
+    steps = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        begin(side, folder, arguments, evaluate=lambda: Points(8, seed=1))
+        part = go_on(side, folder, "checkpoint-6", arguments, evaluate=lambda: Points(8, seed=1))
+        evaluated = [entry["step"] for entry in part.logs if "eval_loss" in entry]
+        steps[side.__name__] = (loss_steps(part), evaluated)
+    assert steps == {"transformers": ([12], [12]), "surestep": ([6, 12], [6, 12])}
+    by_steps = {**arguments, "logging_strategy": "steps", "logging_steps": 6, "eval_strategy": "steps", "eval_steps": 6}
+    folder = tmp_path / "by steps"
+    begin(transformers, folder, by_steps, evaluate=lambda: Points(8, seed=1))
+    part = go_on(transformers, folder, "checkpoint-6", by_steps, evaluate=lambda: Points(8, seed=1))
+    assert loss_steps(part) == [6, 12]
+
+
+@shows("C10")
+def test_another_batch_size_is_refused(tmp_path: Path) -> None:
+    for side in SIDES:
+        begin(side, tmp_path / side.__name__)
+    changed = {**SAVED, "per_device_train_batch_size": 2}
+    theirs = go_on(transformers, tmp_path / "transformers", "checkpoint-4", changed)
+    whole = begin(transformers, tmp_path / "again")
+    # The samples of the second half of the first 16 come again.
+    assert set(theirs.numbers) & set(whole.numbers[:16])
+    with pytest.raises(NotServedError, match="Keep the batch size"):
+        go_on(surestep, tmp_path / "surestep", "checkpoint-4", changed)
+
+
+@shows("C11")
+def test_what_a_checkpoint_of_weights_lacks_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = {**SAVED, "save_only_model": True}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        begin(side, folder, arguments)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            part = go_on(side, folder, "checkpoint-4", arguments)
+        assert len(part.losses) == 4
+        assert all(state["step"] == 4 for state in part.optimizer["state"].values())
+        told = "no state of the optimizer" in caplog.text
+        assert told == (side is surestep)
+
+
+def test_both_sides_write_the_same_weights(tmp_path: Path) -> None:
+    files = [tmp_path / side.__name__ / "checkpoint-8" / "model.safetensors" for side in SIDES]
+    for side in SIDES:
+        begin(side, tmp_path / side.__name__)
+    theirs, ours = (load_file(file) for file in files)
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())

@@ -1,0 +1,227 @@
+"""What a step does otherwise than in the original, on purpose: both sides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import surestep
+from tests.parity.differences import shows
+from tests.parity.harness import both, run
+from tests.parity.models import Documents, Net, Points, PointStream, Reviews, Sentences, Tagger, pad
+from tests.parity.test_transformers_models import bert, gpt2
+
+ONE_STEP = {
+    "max_steps": 1,
+    "logging_steps": 1,
+    "optim": "sgd",
+    "max_grad_norm": 0,
+    "train_sampling_strategy": "sequential",
+}
+REVIEWS: dict[str, Any] = {"train": lambda: list(Reviews())[:8], "data_collator": pad}
+DOCUMENTS: dict[str, Any] = {"train": lambda: list(Documents())[:8], "data_collator": pad}
+
+
+def loss_and_norm(side: Any, batch: int, model: Any, data: dict[str, Any]) -> list[float]:
+    arguments = {**ONE_STEP, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
+    seen = run(side, arguments, model=model, **data)
+    return [seen.logs[0]["loss"], seen.logs[0]["grad_norm"]]
+
+
+def calm_bert() -> nn.Module:
+    return bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def declared_bert() -> nn.Module:
+    model = calm_bert()
+    model.accepts_loss_kwargs = True
+    return model
+
+
+def calm_gpt2() -> nn.Module:
+    model = gpt2()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@shows("T1")
+def test_a_loss_that_ignores_the_item_count_is_divided_for_accumulation() -> None:
+    whole = pytest.approx(loss_and_norm(surestep, 8, calm_bert, REVIEWS), rel=1e-5)
+    four_times = pytest.approx([4 * value for value in whole.expected], rel=1e-5)
+    assert loss_and_norm(transformers, 8, calm_bert, REVIEWS) == whole
+    assert loss_and_norm(transformers, 2, calm_bert, REVIEWS) == four_times
+    assert loss_and_norm(surestep, 2, calm_bert, REVIEWS) == whole
+    assert loss_and_norm(surestep, 2, declared_bert, REVIEWS) == four_times
+
+
+@shows("T2")
+def test_items_are_counted_as_the_loss_counts_them() -> None:
+    samples = [sample["input_ids"] for sample in DOCUMENTS["train"]()]
+    torch.manual_seed(3)
+    model = calm_gpt2().train()
+    labels = pad([{"input_ids": tokens, "labels": tokens} for tokens in samples])
+    mean = model(**labels).loss.item()
+    shifted, everything = sum(len(tokens) - 1 for tokens in samples), sum(len(tokens) for tokens in samples)
+
+    assert loss_and_norm(surestep, 8, calm_gpt2, DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
+    assert loss_and_norm(surestep, 2, calm_gpt2, DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
+    for batch in (8, 2):
+        theirs = loss_and_norm(transformers, batch, calm_gpt2, DOCUMENTS)[0]
+        assert theirs == pytest.approx(mean * shifted / everything, rel=1e-5)
+
+
+class Weight(nn.Module):
+    """One weight whose gradient is 1 for each micro-batch, divided for accumulation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.weight * x.mean()}
+
+
+class Ones(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter([{"x": torch.ones(1)}] * 3)
+
+
+@shows("T3")
+def test_the_tail_of_a_stream_makes_a_step() -> None:
+    arguments = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 4, "logging_steps": 1}
+    theirs, ours = both({**arguments, "max_grad_norm": 0}, model=Weight, train=Ones)
+    norms = [[entry["grad_norm"] for entry in seen.logs if "grad_norm" in entry] for seen in (theirs, ours)]
+    # Of each pass the third micro-batch is lost as a step, and added to the next pass's first one.
+    assert norms[0] == [1.0, 2.0, 2.0, 2.0]
+    assert norms[1] == [1.0, 1.0, 1.0, 1.0]
+
+
+@shows("T4")
+def test_a_step_broken_off_leaves_no_gradient() -> None:
+    def leaving(side: Any) -> list[Any]:
+        class Leaves(side.TrainerCallback):
+            calls = 0
+
+            def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.calls += 1
+                control.should_epoch_stop = self.calls == 2
+
+        return [Leaves()]
+
+    arguments = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+    data = {"model": Weight, "train": lambda: [{"x": torch.ones(1)}] * 6, "callbacks": leaving}
+    theirs, ours = both({**arguments, "logging_steps": 1, "max_grad_norm": 0}, **data)
+    norms = [[entry["grad_norm"] for entry in seen.logs if "grad_norm" in entry] for seen in (theirs, ours)]
+    assert norms[0][:3] == [1.0, 1.5, 1.0]
+    assert norms[1][:3] == [1.0, 1.0, 1.0]
+
+
+@shows("T5")
+def test_a_layer_in_evaluation_mode_stays_there() -> None:
+    def quieting(side: Any) -> list[Any]:
+        class Quiets(side.TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                kwargs["model"].drop.eval()
+
+        return [Quiets()]
+
+    class Restless:
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            model.train()
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+
+    arguments = {"max_steps": 4, "logging_steps": 1}
+    theirs, ours = both(arguments, model=lambda: Net(0.5), callbacks=quieting)
+    quiet = run(surestep, arguments, model=lambda: Net(0.0))
+    assert ours.losses == quiet.losses
+    assert theirs.losses != quiet.losses
+    assert theirs.trainer.model.drop.training
+    assert not ours.trainer.model.drop.training
+    as_there = run(surestep, arguments, model=lambda: Net(0.5), callbacks=quieting, mixin=Restless)
+    assert as_there.losses == theirs.losses
+
+
+@shows("T6")
+def test_the_batch_is_left_as_it_is() -> None:
+    class Looks:
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+            self.left = sorted(inputs)
+            return loss
+
+    arguments = {"max_steps": 1, "label_smoothing_factor": 0.1}
+    theirs, ours = both(arguments, model=Tagger, train=Sentences, data_collator=pad, mixin=Looks)
+    assert theirs.trainer.left == ["attention_mask", "input_ids"]
+    assert ours.trainer.left == ["attention_mask", "input_ids", "labels"]
+    assert ours.losses == theirs.losses
+
+
+@shows("T7")
+def test_float16_on_the_cpu_is_float16() -> None:
+    dtypes: list[Any] = []
+
+    def watched() -> nn.Module:
+        model = Net()
+        model.first.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+        return model
+
+    arguments = {"max_steps": 2, "logging_steps": 1, "fp16": True}
+    theirs, ours = both(arguments, model=watched)
+    assert dtypes == [torch.float32] * 2 + [torch.float16] * 2
+    assert theirs.trainer.accelerator.scaler is None
+    assert ours.trainer.engine.precision.state_dict()["scale"] > 0
+    # Without the setting, both compute in float32.
+    assert run(surestep, {**arguments, "fp16": False}, model=watched).losses == theirs.losses
+
+
+class OnceOnly(PointStream):
+    """A stream that is empty when it is read again."""
+
+    def __iter__(self) -> Any:
+        points, self.points = self.points, Points(0)
+        return (points[index] for index in range(len(points)))
+
+
+@shows("T8")
+def test_a_stream_that_ended_for_good_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    arguments, data = {"per_device_train_batch_size": 4, "max_steps": 20}, {"train": lambda: OnceOnly(24)}
+    with pytest.raises(ValueError, match="does not contain any data"):
+        run(transformers, arguments, **data)
+    with caplog.at_level(logging.WARNING, logger="surestep"):
+        ours = run(surestep, arguments, **data)
+    assert ours.state.global_step == 6
+    assert "gave not a single batch" in caplog.text
+
+
+def schedule_alone(model: nn.Module) -> tuple[None, Any]:
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    return None, torch.optim.lr_scheduler.StepLR(other, step_size=1, gamma=0.5)
+
+
+@shows("T9")
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_a_schedule_without_its_optimizer_is_refused() -> None:
+    theirs = run(transformers, {"max_steps": 3}, optimizers=schedule_alone)
+    assert theirs.rates == [5e-5, 5e-5]
+    with pytest.raises(ValueError, match="a schedule and no optimizer"):
+        run(surestep, {"max_steps": 3}, optimizers=schedule_alone)
+    assert run(surestep, {"max_steps": 3, "lr_scheduler_type": "constant"}).rates == theirs.rates
+
+
+@shows("T10")
+def test_an_optimizer_that_is_only_returned_is_used() -> None:
+    class Returns:
+        def create_optimizer(self, model: Any = None) -> Any:
+            return torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    with pytest.raises(AttributeError, match="param_groups"):
+        run(transformers, {"max_steps": 2}, mixin=Returns)
+    assert isinstance(run(surestep, {"max_steps": 2}, mixin=Returns).trainer.optimizer, torch.optim.SGD)
