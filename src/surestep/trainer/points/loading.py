@@ -187,22 +187,26 @@ class LoadingPoints(Face):
         """Return the table without the columns that the model does not take."""
         if not self.args.remove_unused_columns:
             return dataset
-        need = labels_come_from_dataset(self.data_collator) and self._loss_is_the_models()
+        need = self._needs_labels(self.data_collator, description)
         return drop_unused(dataset, self._columns(), f"{description} set", need_labels=need)
 
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
         """Return a collator that leaves out what the model does not take."""
         if not self.args.remove_unused_columns:
             return data_collator
-        need = labels_come_from_dataset(data_collator) and self._loss_is_the_models()
+        need = self._needs_labels(data_collator, description)
         return ColumnFilter(data_collator, self._columns(), f"{description} set", need_labels=need)
 
-    def _loss_is_the_models(self) -> bool:
-        """Say whether the loss is the model's own, so that a set without labels cannot be trained on."""
+    def _needs_labels(self, data_collator: Any, description: str | None) -> bool:
+        """Say whether a set without labels is a mistake: the model's own loss needs them, and they are not made later.
+
+        A set to predict on needs none.
+        """
         from surestep.trainer.points.stepping import SteppingPoints
 
-        overridden = type(self).compute_loss is not SteppingPoints.compute_loss  # type: ignore[attr-defined]
-        return not overridden and self.compute_loss_func is None
+        own_loss = type(self).compute_loss is SteppingPoints.compute_loss  # type: ignore[attr-defined]
+        own_loss = own_loss and self.compute_loss_func is None
+        return own_loss and description != "test" and labels_come_from_dataset(data_collator)
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of samples that a loader gives in an epoch."""
