@@ -18,7 +18,7 @@ def take_older_arguments(older: dict[str, Any], known: list[str], processing_cla
         tokenizer = older.pop("tokenizer")
         if processing_class is not None and tokenizer is not None:
             raise UnknownArgumentError("Trainer got tokenizer and processing_class. Pass processing_class alone.")
-        warnings.warn("Trainer(tokenizer=...) is now called processing_class.", FutureWarning, stacklevel=4)
+        warnings.warn("Trainer(tokenizer=...) is now called processing_class.", FutureWarning, stacklevel=3)
         processing_class = processing_class if tokenizer is None else tokenizer
     for name in older:
         near = difflib.get_close_matches(name, known, n=1)
