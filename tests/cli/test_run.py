@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def test_the_demo_trains_and_is_shown_when_run_again(surestep: Run, here: Run, t
     assert (found["steps"], found["epochs"], found["resumed_from_step"]) == (160, 4, 0)
     assert found["scores"]["test"]["metrics"]["accuracy"] > 0.85
     assert sum(map(sum, found["scores"]["test"]["confusion"])) == found["scores"]["test"]["samples"] == 269
+    per_class = found["scores"]["test"]["per_class"]
+    assert list(per_class) == found["labels"]
+    assert sum(figures["f1"] for figures in per_class.values()) / 10 == pytest.approx(
+        found["scores"]["test"]["metrics"]["macro_f1"]
+    )
     assert (folder / "model" / "model.safetensors").is_file()
     assert f"{found['scores']['test']['metrics']['accuracy']:.4f}" in first.out
     assert "true class (rows), predicted class (columns)" in first.out
@@ -32,6 +38,8 @@ def test_the_demo_trains_and_is_shown_when_run_again(surestep: Run, here: Run, t
     assert "This run is complete." in again.err
     assert first.out.endswith(again.out)
     assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+
+    assert "runs/digits (holds a complete run)" in here("plan", DIGITS, *SMALL).out
 
     changed = here("run", DIGITS, *SMALL, "arguments.learning_rate=1e-4")
     assert changed.code == 2
@@ -71,6 +79,25 @@ def test_texts_are_trained_from_a_file_beside_the_job(here: Run, tmp_path: Path)
     assert found["scores"]["test"]["metrics"]["macro_f1"] > 0.8
     card = json.loads((tmp_path / "runs" / "messages" / "model" / "classifier.json").read_text())
     assert card["inputs"]["words"][:2] == ["[PAD]", "[UNK]"]
+
+
+def test_a_run_that_saved_nothing_says_so_and_begins(here: Run, tmp_path: Path) -> None:
+    assert here("run", EXAMPLES / "messages.yaml", "arguments.num_train_epochs=1").code == 0
+    folder = tmp_path / "runs" / "messages"
+    (folder / "results.json").unlink()
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    again = here("run", EXAMPLES / "messages.yaml", "arguments.num_train_epochs=1")
+    assert again.code == 0
+    assert "ended before its first checkpoint: starting from the beginning" in again.err
+
+
+def test_metrics_batch_by_batch_are_those_of_the_whole(here: Run, tmp_path: Path) -> None:
+    for name, by_batch in (("whole", "false"), ("parts", "true")):
+        given = ("arguments.num_train_epochs=2", "arguments.per_device_eval_batch_size=7", f"output_dir={name}")
+        done = here("run", EXAMPLES / "messages.yaml", f"arguments.batch_eval_metrics={by_batch}", *given)
+        assert done.code == 0, done.err
+    assert results(tmp_path / "whole")["scores"] == results(tmp_path / "parts")["scores"]
 
 
 def test_a_data_file_that_changed_is_noticed(here: Run, tmp_path: Path) -> None:
@@ -150,6 +177,7 @@ def test_the_plan_tells_what_would_be_and_writes_nothing(surestep: Run, here: Ru
         "14 an epoch, 20 epochs, 280 in total",
         "schedule cosine",
         "step 1: 0,",
+        "runs/digits (would begin)",
         "weights 2 MiB",
         "activations of 32 samples",
         "parameter groups",

@@ -6,10 +6,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console, RenderableType
 
 from surestep.cli.console import output
 from surestep.cli.tables import results_view
+from surestep.tasks.classification import precision_recall_f1
 
 
 def _print(shown: RenderableType) -> str:
@@ -20,7 +22,14 @@ def _print(shown: RenderableType) -> str:
 
 
 def _results(labels: list[str], confusion: list[list[int]], split: str = "test", **changes: Any) -> dict[str, Any]:
-    score = {"samples": sum(map(sum, confusion)), "metrics": {"accuracy": 0.5}, "confusion": confusion}
+    precision, recall, f1 = precision_recall_f1(np.array(confusion))
+    per_class = {label: {"precision": precision[i], "recall": recall[i], "f1": f1[i]} for i, label in enumerate(labels)}
+    score = {
+        "per_class": per_class,
+        "samples": sum(map(sum, confusion)),
+        "metrics": {"accuracy": 0.5},
+        "confusion": confusion,
+    }
     return {
         "name": "pets",
         "labels": labels,
@@ -42,14 +51,14 @@ def _show(results: dict[str, Any]) -> list[str]:
 def test_a_confusion_table_has_true_classes_as_rows() -> None:
     lines = _show(_results(["cat", "dog"], [[3, 1], [0, 4]]))
     assert "test samples: true class (rows), predicted class (columns)" in lines
-    assert "cat 3 1 0.750" in lines
-    assert "dog · 4 1.000" in lines
+    assert "cat 3 1 1.000 0.750 0.857" in lines
+    assert "dog · 4 0.800 1.000 0.889" in lines
     assert "1,200 steps, 2.5 epochs; 3.2 s of training." in lines
     assert lines[-1] == "Written to runs/pets: model/"
 
 
-def test_a_class_without_samples_has_no_recall() -> None:
-    assert "dog · ·" in _show(_results(["cat", "dog"], [[3, 1], [0, 0]]))
+def test_a_class_without_samples_scores_nothing() -> None:
+    assert "dog · · 0.000 0.000 0.000" in _show(_results(["cat", "dog"], [[3, 1], [0, 0]]))
 
 
 def test_where_a_run_went_on_and_its_best_checkpoint_are_told() -> None:
@@ -75,5 +84,5 @@ def test_many_classes_are_shown_by_the_pairs_most_often_confused() -> None:
 
 
 def test_names_are_printed_as_they_are_written() -> None:
-    assert "[bold]cat[/bold] 3 1 0.750" in _show(_results(["[bold]cat[/bold]", "dog"], [[3, 1], [0, 4]]))
+    assert "[bold]cat[/bold] 3 1 1.000 0.750 0.857" in _show(_results(["[bold]cat[/bold]", "dog"], [[3, 1], [0, 4]]))
     assert output()._markup is False

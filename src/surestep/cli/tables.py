@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A confusion table of more classes does not fit on a screen: the pairs most often confused are shown instead.
 _WIDEST = 20
 _PAIRS = 10
+_OF_A_CLASS = ("precision", "recall", "f1")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -26,7 +27,7 @@ def results_view(results: Mapping[str, Any], folder: Path, *, files: Sequence[st
     parts: list[RenderableType] = [_scores(results)]
     judged = "test" if "test" in results["scores"] else "validation"
     if judged in results["scores"]:
-        parts += [Text(), _confusion(results["scores"][judged]["confusion"], results["labels"], judged)]
+        parts += [Text(), _confusion(results["scores"][judged], results["labels"], judged)]
     return Group(*parts, Text(), _ending(results), Text(f"Written to {folder}: {', '.join(files)}"))
 
 
@@ -45,17 +46,20 @@ def _scores(results: Mapping[str, Any]) -> RenderableType:
     return _titled(results["name"], table)
 
 
-def _confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> RenderableType:
+def _confusion(score: Mapping[str, Any], labels: Sequence[str], split: str) -> RenderableType:
+    confusion = score["confusion"]
     if len(labels) > _WIDEST:
         return _confused_pairs(confusion, labels, split)
     table = _plain_table()
     table.add_column("")
     for label in labels:
         table.add_column(label, justify="right", overflow="fold")
-    table.add_column("recall", justify="right")
+    for name in _OF_A_CLASS:
+        table.add_column(name, justify="right")
     for i, row in enumerate(confusion):
         cells = [_cell(count, right=i == j) for j, count in enumerate(row)]
-        table.add_row(labels[i], *cells, f"{row[i] / sum(row):.3f}" if sum(row) else "")
+        figures = [f"{score['per_class'][labels[i]][name]:.3f}" for name in _OF_A_CLASS]
+        table.add_row(labels[i], *cells, *figures)
     return _titled(f"{split} samples: true class (rows), predicted class (columns)", table)
 
 
@@ -101,7 +105,7 @@ def plan_view(plan: JobPlan) -> RenderableType:
         "rate": _rate_line(plan.rates),
         "device": f"{plan.device}, {plan.precision}",
         "memory": _memory_line(plan.memory, plan.micro_batch),
-        "output": str(plan.output_dir),
+        "output": f"{plan.output_dir} ({plan.standing})",
     }
     for name, value in rows.items():
         table.add_row(name, value)

@@ -74,6 +74,13 @@ class RunFolder:
         steps = (entry.name.removeprefix("checkpoint-") for entry in self.path.glob("checkpoint-*") if entry.is_dir())
         return sorted(int(step) for step in steps if step.isdecimal())
 
+    def standing(self) -> str:
+        """Say what a run in the folder would do: begin, go on, or be shown because it is complete."""
+        if self.results_path.is_file():
+            return "holds a complete run"
+        saved = self.steps_saved()
+        return f"would go on from step {saved[-1]:,}" if saved else "would begin"
+
     def check_free(self) -> None:
         """Refuse a folder that holds files but no run of a job."""
         if self.record_path.exists() or not self.path.exists():
@@ -138,7 +145,7 @@ class RunFolder:
 
 _LOCK = ".lock"
 # Lists of numbers, such as the rows of a confusion matrix, take one line each.
-_NUMBERS = re.compile(r"\[[-\d\s.,]+\]")
+_NUMBERS = re.compile(r"\[\n[-+\d\s.,e]+\]")
 
 
 def differences(record: Mapping[str, Any], job: Job, data: str | None) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import default_collate
 
 from surestep.jobs.assemble import Assembly, assemble
+from surestep.jobs.folder import RunFolder
 from surestep.jobs.job import Job
 from surestep.jobs.memory import Memory, estimate, longest_samples
 from surestep.training.plan import Plan
@@ -41,6 +42,7 @@ class JobPlan:
 
     job: Job
     output_dir: Path
+    standing: str
     sizes: Mapping[str, int]
     labels: tuple[str, ...]
     steps: Plan
@@ -84,6 +86,7 @@ def _plan(assembly: Assembly, trainer: Trainer) -> JobPlan:
     return JobPlan(
         job=job,
         output_dir=Path(job.output_dir),
+        standing=RunFolder(Path(job.output_dir)).standing(),
         sizes=assembly.splits.sizes(),
         labels=assembly.splits.labels.names,
         steps=steps,

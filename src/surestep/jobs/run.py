@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,8 @@ def run_job(request: Request) -> Outcome:
         results = folder.results()
         if results is not None:
             return Outcome(folder.path, results, was_complete=True)
+        if record is not None and not folder.steps_saved():
+            request.say("The earlier run ended before its first checkpoint: starting from the beginning.")
         return _train(request, folder, data)
 
 
@@ -130,6 +132,7 @@ def _judge(assembly: Assembly, trainer: Trainer) -> dict[str, Any]:
         scores[name] = {
             "samples": len(assembly.splits.parts[name]),
             "metrics": {key: found[f"{name}_{key}"] for key in shown if f"{name}_{key}" in found},
+            "per_class": _per_class(assembly.metrics.confusion, assembly.splits.labels.names),
             "confusion": assembly.metrics.confusion.tolist(),
         }
     return {
@@ -143,6 +146,13 @@ def _judge(assembly: Assembly, trainer: Trainer) -> dict[str, Any]:
         "best_metric": state.best_metric,
         "scores": scores,
     }
+
+
+def _per_class(confusion: Any, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    from surestep.tasks.classification import precision_recall_f1
+
+    precision, recall, f1 = (part.tolist() for part in precision_recall_f1(confusion))
+    return {name: {"precision": precision[i], "recall": recall[i], "f1": f1[i]} for i, name in enumerate(names)}
 
 
 def _keep_model(assembly: Assembly, trainer: Trainer, folder: RunFolder) -> None:

@@ -121,6 +121,14 @@ def test_a_run_that_was_refused_leaves_no_folder(tmp_path: Path) -> None:
     assert not folder.path.exists()
 
 
+def test_lists_of_numbers_take_one_line_and_texts_stay_as_they_are(tmp_path: Path) -> None:
+    content = {"rows": [[1, 2], [3.5, -4e-10]], "text": "[1,  2]", "names": ["a", "b"], "empty": []}
+    write_json(tmp_path / "x.json", content)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == content
+    assert "    [3.5, -4e-10]\n" in text
+
+
 def test_json_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
