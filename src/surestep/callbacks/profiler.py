@@ -28,17 +28,15 @@ class ProfilerCallback(TrainerCallback):
         self.options = options
         self._profile: Any = None
         self._first_step = 0
-        self._done = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Work out where to begin; a run too short for the skipped steps is recorded at its end."""
         last_chance = max(state.max_steps - self.steps, state.global_step)
         self._first_step = min(state.global_step + self.skip, last_chance) + 1
-        self._done = False
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Begin to record at the first step of interest."""
-        if not self._done and self._profile is None and state.global_step + 1 == self._first_step:
+        if self._profile is None and state.global_step + 1 == self._first_step:
             from torch.profiler import profile
 
             self._profile = profile(**self.options)
@@ -64,7 +62,6 @@ class ProfilerCallback(TrainerCallback):
         if profile is None:
             return
         self.close()
-        self._done = True
         folder = Path(args.output_dir) / "profile"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"steps-{self._first_step}-{last_step}.rank{args.process_index}"

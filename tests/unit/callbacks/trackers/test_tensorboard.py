@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers.integrations.integration_utils import default_logdir
 from transformers.integrations.integration_utils import rewrite_logs as their_rewrite_logs
 
+from surestep import Trainer, TrainingArguments
 from surestep.callbacks.trackers.tensorboard import TensorBoardCallback, rewrite_logs
 from surestep.training.state import TrainerControl, TrainerState
 
@@ -112,10 +114,61 @@ def test_folder_of_the_environment(args, tmp_path, monkeypatch):
     assert not Path(args.output_dir).exists()
 
 
-@pytest.mark.parametrize("asked", [False, True])
+def test_folder_of_the_arguments_goes_before_the_environments(args, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "other"))
+    args.tensorboard_dir = "~/board"
+    callback = run(args, [1])
+    assert callback.logging_dir == str(tmp_path / "board")
+    assert scalars(tmp_path / "board", "train/loss") == [(1, 1.0)]
+    assert not (tmp_path / "other").exists()
+    assert not Path(args.output_dir).exists()
+
+
+def test_a_run_resumed_in_the_folder_of_the_arguments_goes_on_there(args, tmp_path):
+    args.tensorboard_dir = str(tmp_path / "board")
+    run(args, [1, 2, 3])
+    wait_for_the_next_second()
+    run(args, [2, 3], start=1)
+    expected = [(1, 1.0), (2, pytest.approx(2.01)), (3, pytest.approx(3.01))]
+    assert scalars(tmp_path / "board", "train/loss") == expected
+
+
+def test_an_evaluation_alone_is_written_to_the_folder_of_the_arguments(args, tmp_path):
+    args.tensorboard_dir = str(tmp_path / "board")
+    callback = TensorBoardCallback()
+    callback.on_log(args, TrainerState(global_step=2), CONTROL, logs={"eval_loss": 0.5})
+    callback.close()
+    assert scalars(tmp_path / "board", "eval/loss") == [(2, 0.5)]
+
+
+def test_the_setting_of_a_run_says_where(tmp_path):
+    arguments = TrainingArguments(
+        str(tmp_path / "out"),
+        max_steps=2,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="tensorboard",
+        tensorboard_dir=str(tmp_path / "board"),
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+
+    class Net(torch.nn.Linear):
+        def forward(self, x, labels=None):
+            return {"loss": super().forward(x).square().mean()}
+
+    Trainer(Net(2, 1), arguments, train_dataset=[{"x": torch.ones(2), "labels": 0}] * 16).train()
+    assert [step for step, _ in scalars(tmp_path / "board", "train/loss")] == [1, 2]
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("asked", ["nowhere", "in the environment", "in the arguments"])
 def test_folder_of_a_trial(args, tmp_path, monkeypatch, asked):
-    if asked:
+    if asked == "in the environment":
         monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    if asked == "in the arguments":
+        args.tensorboard_dir = str(tmp_path / "board")
     callback = run(args, [1], is_hyper_param_search=True, trial_name="run-3")
     folder = Path(callback.logging_dir)
     assert folder.name == "run-3"
