@@ -65,6 +65,9 @@ class Recompute:
                 del layer.forward
 
     def _switched_on(self, model: Any) -> bool:
+        if self.offload and not torch.accelerator.is_available():
+            # Models pin what they offload, which needs an accelerator.
+            return False
         for name, keyword in _SWITCHES.items():
             switch = getattr(model, name, None)
             if switch is None:
