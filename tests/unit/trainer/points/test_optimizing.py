@@ -174,6 +174,17 @@ def test_rules_equal_the_groups_by_hand(tmp_path):
     assert run.state.log_history[0]["learning_rate"] == RATE
 
 
+def test_a_rule_can_exempt_from_those_below(tmp_path):
+    run = trainer(tmp_path, parameter_rules=[{"pattern": "head", "freeze": False}, {"pattern": ".", "freeze": True}])
+    run.train()
+    changed = {
+        name for name, value in run.model.state_dict().items() if not torch.equal(value, Net().state_dict()[name])
+    }
+    assert changed == {"head.weight", "head.bias"}
+    groups = [(group["lr"], group["weight_decay"]) for group in run.optimizer.param_groups if group["params"]]
+    assert groups == [(RATE, DECAY), (RATE, 0.0)]
+
+
 def test_layers_learn_ever_slower_towards_the_embeddings(tmp_path):
     run = trainer(tmp_path, layerwise_lr_decay=0.5)
     run.train()

@@ -1,0 +1,71 @@
+"""Every block of Python in the guides runs, each by itself, on a small model in a scratch folder."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from surestep import Trainer, TrainingArguments
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = [*sorted((DOCS / "guides").glob("*.md")), DOCS / "loop.md"]
+_FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[int, str]]:
+    """Return the line at which each block begins, and the block."""
+    text = page.read_text(encoding="utf-8")
+    return [(text[: found.start(1)].count("\n") + 1, found[1]) for found in _FENCE.finditer(text)]
+
+
+BLOCKS = [pytest.param(page, line, code, id=f"{page.name}:{line}") for page in PAGES for line, code in blocks(page)]
+
+
+class Model(nn.Module):
+    """Embeddings, four layers and a head, under the names that guides use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(8, 4)
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(4)])
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, tokens, labels=None):
+        hidden = self.embeddings(tokens).mean(1)
+        for layer in self.encoder.layers:
+            hidden = layer(hidden).tanh()
+        logits = self.head(hidden)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def samples(count: int) -> list[dict[str, torch.Tensor]]:
+    return [{"tokens": torch.arange(i, i + 3) % 8, "labels": torch.tensor(i % 2)} for i in range(count)]
+
+
+def given() -> dict[str, object]:
+    """Return what a guide takes as the reader's own."""
+    torch.manual_seed(0)
+    model, train, evaluation = Model(), samples(32), samples(8)
+    args = TrainingArguments("own", max_steps=101, save_strategy="no", disable_tqdm=True)
+    return {
+        "model": model,
+        "train_dataset": train,
+        "eval_dataset": evaluation,
+        "trainer": Trainer(model, args, train_dataset=train),
+    }
+
+
+@pytest.mark.parametrize(("page", "line", "code"), BLOCKS)
+def test_a_block_runs(tmp_path, monkeypatch, page, line, code):
+    monkeypatch.chdir(tmp_path)
+    # Lines of the page, so that an error points at it.
+    exec(compile("\n" * (line - 1) + code, str(page), "exec"), given())
+
+
+def test_no_block_is_missed():
+    assert len(BLOCKS) >= 8
+    for page in PAGES:
+        assert len(blocks(page)) == page.read_text(encoding="utf-8").count("```py"), page
