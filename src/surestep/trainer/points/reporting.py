@@ -56,8 +56,9 @@ class ReportingPoints(Face):
             _write_json(path, {**known, **metrics})
 
     def save_state(self) -> None:
-        """Write `trainer_state.json` into the output folder."""
+        """Write `trainer_state.json` into the output folder, with the state that callbacks have now."""
         if self.is_world_process_zero():
+            self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(self._output_folder / "trainer_state.json")
 
     def create_model_card(
