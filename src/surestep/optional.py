@@ -50,7 +50,8 @@ def version(package: str) -> tuple[int, ...]:
 def require(module: str, purpose: str) -> ModuleType:
     """Import an optional `module`, or raise and name the package to install and what it is needed for."""
     if not installed(module):
-        package = _PIP_NAMES.get(module, module.partition(".")[0])
+        top = module.partition(".")[0]
+        package = _PIP_NAMES.get(top, top)
         raise MissingPackageError(
             f"{purpose} needs the package '{package}', which is not installed. Install it with: pip install {package}"
         )

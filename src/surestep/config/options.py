@@ -75,9 +75,9 @@ def _default(field: Field[Any]) -> dict[str, Any]:
 
 
 def _flag_shape(field: Field[Any], *, optional: bool) -> dict[str, Any]:
-    """Return the shape of a truth value: the bare option means True, but for one that may be None."""
+    """Return the shape of a truth value: the bare option means True, also of one that is None unless given."""
     if optional and field.default in {None, MISSING}:
-        return {"type": truth}
+        return {"type": truth, "default": None, "nargs": "?", "const": True}
     default = False if field.default is MISSING else field.default
     return {"type": truth, "default": default, "nargs": "?", "const": True}
 

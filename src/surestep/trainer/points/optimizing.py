@@ -44,11 +44,18 @@ class OptimizingPoints(Face):
         if self.optimizer is None:
             target = self.model if model is None else model
             groups = self._parameter_groups(target)
-            maker, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
+            maker, kwargs = self.optimizer_cls_and_kwargs or self._named_optimizer(target)
             if not takes_groups(maker, kwargs):
                 self._refuse_group_settings(getattr(maker, "__name__", str(maker)))
             self.optimizer = build_optimizer(maker, kwargs, target, groups)
         return self.optimizer
+
+    def _named_optimizer(self, model: nn.Module) -> tuple[Any, dict[str, Any]]:
+        """Return class and keywords of `args.optim`; a share of warm-up becomes steps once their number is known."""
+        maker, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+        if "warmup_steps" in kwargs and self.state.max_steps > 0:
+            kwargs = {**kwargs, "warmup_steps": self.args.get_warmup_steps(self.state.max_steps)}
+        return maker, kwargs
 
     def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
         """Return the groups that the arguments ask for; what their rules freeze stops requiring gradients."""
