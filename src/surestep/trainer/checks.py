@@ -49,10 +49,11 @@ def _updates(trainer: Trainer) -> Iterator[str]:
 
 def _evaluations(trainer: Trainer) -> Iterator[str]:
     args = trainer.args
-    evaluates = args.eval_strategy != IntervalStrategy.NO
+    strategy = IntervalStrategy(args.eval_strategy)
+    evaluates = strategy != IntervalStrategy.NO
     if evaluates and trainer.eval_dataset is None:
         yield (
-            f"eval_strategy is '{args.eval_strategy}', but eval_dataset is None. Pass an eval_dataset, or set "
+            f"eval_strategy is '{strategy.value}', but eval_dataset is None. Pass an eval_dataset, or set "
             "eval_strategy='no'."
         )
     if args.batch_eval_metrics and trainer.compute_metrics is not None and not _takes_result(trainer.compute_metrics):

@@ -1,0 +1,60 @@
+"""What a trainer has without being told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.small import quick
+from transformers import TrainerCallback as TheirCallback
+
+from surestep import TrainerCallback
+from surestep.callbacks.printer import PrinterCallback
+from surestep.callbacks.trackers.jsonl import JsonlCallback
+from surestep.data.collators.default import default_data_collator
+from surestep.data.collators.padding import DataCollatorWithPadding
+from surestep.trainer.defaults import default_collator
+
+
+class Pads:
+    """As much of a tokenizer as the collator asks for."""
+
+    def pad(self, *_: Any, **__: Any) -> Any: ...
+
+
+class Mine(TrainerCallback):
+    """The user's."""
+
+
+def names(**settings: Any) -> list[str]:
+    trainer = quick(settings.pop("folder"), **settings)
+    return [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+
+
+def test_the_collator_pads_where_there_is_something_to_pad_with() -> None:
+    assert default_collator(None) is default_data_collator
+    assert default_collator(object()) is default_data_collator
+    assert isinstance(default_collator(Pads()), DataCollatorWithPadding)
+
+
+def test_the_callbacks_come_in_the_order_of_the_original(tmp_path: Path) -> None:
+    found = names(folder=tmp_path, callbacks=[Mine, TheirCallback()], report_to=["tensorboard"])
+
+    assert found == [
+        "DefaultFlowCallback", "JsonlCallback", "TensorBoardCallback", "Mine", "TrainerCallback", "PrinterCallback",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("quiet", "last"), [(True, "PrinterCallback"), (False, "ProgressCallback")])
+def test_progress_or_lines(tmp_path: Path, quiet: bool, last: str) -> None:
+    assert names(folder=tmp_path, disable_tqdm=quiet)[-1] == last
+
+
+def test_a_given_instance_is_used(tmp_path: Path) -> None:
+    mine = Mine()
+    trainer = quick(tmp_path, callbacks=[mine])
+
+    assert mine in trainer.callback_handler.callbacks
+    kinds = {type(callback) for callback in trainer.callback_handler.callbacks}
+    assert {PrinterCallback, JsonlCallback} <= kinds
