@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.small import Line, Points
 
 from surestep import Trainer, TrainingArguments
-from tests.small import Line, Points
 
 
 class Recorded(torch.optim.SGD):
