@@ -116,7 +116,7 @@ def units(ratio):
         ({"max_grad_value": 0.01, "max_grad_norm": 0}, lambda net: nn.utils.clip_grad_value_(net.parameters(), 0.01)),
         ({"adaptive_clip_ratio": 0.02}, units(0.02)),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_each_kind_of_clipping_equals_the_loop_by_hand(tmp_path, given, clip):
     run = trainer(tmp_path, **given)
@@ -247,6 +247,20 @@ def test_what_cannot_be_served_is_refused(tmp_path, given, message):
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)) if "layerwise_lr_decay" in given else Net()
     with pytest.raises(ArgumentError, match=message):
         trainer(tmp_path, net, **given).create_optimizer()
+
+
+class Factory:
+    """Makes an optimizer from a whole model, which leaves no room for groups."""
+
+    def __call__(self, model, **kwargs):
+        return torch.optim.SGD(model.parameters(), **kwargs)
+
+
+def test_a_factory_of_optimizers_is_refused_beside_rules(tmp_path):
+    own = {"optimizer_cls_and_kwargs": (Factory, {"lr": RATE})}
+    assert len(trainer(tmp_path, given=own).create_optimizer().param_groups) == 1
+    with pytest.raises(ArgumentError, match="parameter_rules has no effect on Factory"):
+        trainer(tmp_path, given=own, parameter_rules=RULES).create_optimizer()
 
 
 @pytest.mark.parametrize("given", [{"parameter_rules": RULES}, {"layerwise_lr_decay": 0.5}], ids=str)
