@@ -7,7 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.parity.harness import both
+from tests.parity.models import Reviews, pad
+from tests.parity.test_transformers_models import bert
 from tests.small import Line, line, quick
+from transformers import BertForSequenceClassification
 
 from surestep.errors import ModelError
 from surestep.trainer.quantised import check_quantised
@@ -86,3 +90,17 @@ def test_a_model_that_knows_its_place_is_not_moved(said: Any, tmp_path: Path) ->
         trainer.train()
 
     assert bool(moves) == (not said)
+
+
+def test_a_model_with_a_map_of_one_device_trains_as_with_the_original(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path)
+
+    def mapped() -> Any:
+        model = BertForSequenceClassification.from_pretrained(tmp_path, device_map={"": "cpu"})
+        model.hf_device_map = {"": "cpu"}
+        return model
+
+    theirs, ours = both({"max_steps": 4, "logging_steps": 1}, model=mapped, train=Reviews, data_collator=pad)
+
+    assert ours.losses == theirs.losses
+    assert ours.trainer.model.device.type == "cpu"
