@@ -90,3 +90,28 @@ def test_a_forward_of_keywords_gets_every_column() -> None:
     with pytest.raises(KeyError, match="x"):
         run(surestep, {"max_steps": 2}, model=Open, mixin=Named)
     assert torch.equal(ours.weights["last.bias"], run(surestep, {"max_steps": 2}).weights["last.bias"])
+
+
+class Hungry(Net):
+    """Runs out of memory at its third batch of more than three samples."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0)
+        self.large = 0
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, number: Tensor | None = None) -> dict[str, Tensor]:
+        self.large += len(x) > 3
+        if self.large >= 3 and len(x) > 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate more than there is")
+        return super().forward(x, labels, number)
+
+
+@shows("A5")
+def test_each_attempt_at_a_batch_size_begins_anew() -> None:
+    arguments = {"per_device_train_batch_size": 4, "max_steps": 6, "learning_rate": 0.1, "optim": "sgd"}
+    theirs, ours = both({**arguments, "auto_find_batch_size": True}, model=Hungry)
+    plain = run(surestep, {**arguments, "per_device_train_batch_size": 3}, model=lambda: Net(0.0))
+    assert theirs.state.train_batch_size == ours.state.train_batch_size == 3
+    assert theirs.numbers[-18:] == ours.numbers[-18:] == plain.numbers
+    assert torch.equal(ours.weights["first.weight"], plain.weights["first.weight"])
+    assert not torch.allclose(theirs.weights["first.weight"], plain.weights["first.weight"], rtol=1e-3)

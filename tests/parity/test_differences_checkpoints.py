@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,31 @@ def test_what_a_checkpoint_of_weights_lacks_is_told(tmp_path: Path, caplog: pyte
         assert all(state["step"] == 4 for state in part.optimizer["state"].values())
         told = "no state of the optimizer" in caplog.text
         assert told == (side is surestep)
+
+
+@shows("C12")
+def test_the_state_file_has_the_state_that_callbacks_have(tmp_path: Path) -> None:
+    counters = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        arguments = {**BASE, "eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss"}
+
+        def train_and_save(trainer: Any) -> Any:
+            trainer.train()
+            return trainer.save_state()
+
+        begin(
+            side,
+            folder,
+            {**arguments, "greater_is_better": True},
+            evaluate=lambda: Points(8, seed=1),
+            callbacks=lambda side: [side.EarlyStoppingCallback(9)],
+            drive=train_and_save,
+        )
+        state = json.loads((folder / "trainer_state.json").read_text())
+        counters[side.__name__] = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]
+    assert counters["transformers"] == {"early_stopping_patience_counter": 0}
+    assert counters["surestep"] == {"early_stopping_patience_counter": 3}
 
 
 def test_both_sides_write_the_same_weights(tmp_path: Path) -> None:

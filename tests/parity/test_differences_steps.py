@@ -15,7 +15,7 @@ import surestep
 from tests.parity.differences import shows
 from tests.parity.harness import both, run
 from tests.parity.models import Documents, Net, Points, PointStream, Reviews, Sentences, Tagger, pad
-from tests.parity.test_transformers_models import bert, gpt2
+from tests.parity.tiny import bert, gpt2
 
 ONE_STEP = {
     "max_steps": 1,
@@ -225,3 +225,56 @@ def test_an_optimizer_that_is_only_returned_is_used() -> None:
     with pytest.raises(AttributeError, match="param_groups"):
         run(transformers, {"max_steps": 2}, mixin=Returns)
     assert isinstance(run(surestep, {"max_steps": 2}, mixin=Returns).trainer.optimizer, torch.optim.SGD)
+
+
+@shows("T11")
+def test_create_optimizer_and_scheduler_is_called() -> None:
+    class MakesBoth:
+        def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+
+    class MakesEach:
+        def create_optimizer(self, model: Any = None) -> Any:
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            return self.optimizer
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+            return self.lr_scheduler
+
+    theirs, ours = both({"max_steps": 2}, mixin=MakesBoth)
+    plain = run(transformers, {"max_steps": 2})
+    assert torch.equal(theirs.weights["first.weight"], plain.weights["first.weight"])
+    assert ours.rates == [0.1]
+    each = run(transformers, {"max_steps": 2}, mixin=MakesEach)
+    assert torch.equal(ours.weights["first.weight"], each.weights["first.weight"])
+
+
+@shows("T12")
+def test_overrides_of_an_older_form_are_called() -> None:
+    class Older:
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False) -> Any:
+            outputs = model(**inputs)
+            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    arguments = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "max_steps": 4}
+    with pytest.raises(TypeError, match="num_items_in_batch"):
+        run(transformers, arguments, mixin=Older)
+    assert run(surestep, arguments, mixin=Older).losses == run(transformers, arguments).losses
+
+
+@shows("T13")
+@pytest.mark.parametrize("name", ["_clip_grad_norm", "_get_learning_rate", "_run_epoch"])
+def test_an_override_that_nothing_calls_is_refused(name: str) -> None:
+    calls: list[str] = []
+
+    def override(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return getattr(transformers.Trainer, name)(self, *args, **kwargs)
+
+    mixin = type("Overrides", (), {name: override})
+    run(transformers, {"max_steps": 1}, mixin=mixin)
+    assert calls
+    with pytest.raises(NotImplementedError, match=f"overrides {name}, which nothing calls"):
+        run(surestep, {"max_steps": 1}, mixin=mixin)

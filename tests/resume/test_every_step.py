@@ -26,6 +26,7 @@ from tests.parity.models import (
     Tagger,
     pad,
 )
+from tests.parity.tiny import llama
 from tests.resume.rig import Row, assert_goes_on, checkpoints, resumed, straight
 
 BASE = {"per_device_train_batch_size": 4, "max_steps": 20, "logging_steps": 3, "learning_rate": 1e-2}
@@ -89,19 +90,7 @@ def absolute_error(prediction: Any) -> dict[str, float]:
 
 
 def tied_llama() -> torch.nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(
-        **sizes,
-        intermediate_size=16,
-        max_position_embeddings=16,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=True,
-        attention_dropout=0.3,
-    )
-    return LlamaForCausalLM(config)
+    return llama(tie_word_embeddings=True, attention_dropout=0.3)
 
 
 def restarts(seen: Seen) -> bool:
