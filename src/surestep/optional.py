@@ -16,6 +16,7 @@ _PIP_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
     "schedulefree": "schedulefree",
+    "liger_kernel": "liger-kernel",
     "galore_torch": "galore-torch",
     "apollo_torch": "apollo-torch",
     "optimi": "torch-optimi",
@@ -49,10 +50,15 @@ def version(package: str) -> tuple[int, ...]:
 
 def require(module: str, purpose: str) -> ModuleType:
     """Import an optional `module`, or raise and name the package to install and what it is needed for."""
-    if not installed(module):
-        top = module.partition(".")[0]
-        package = _PIP_NAMES.get(top, top)
+    top = module.partition(".")[0]
+    package = _PIP_NAMES.get(top, top)
+    if not installed(top):
         raise MissingPackageError(
             f"{purpose} needs the package '{package}', which is not installed. Install it with: pip install {package}"
         )
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{purpose} needs the package '{package}', which is installed but cannot be imported: {error}"
+        ) from error

@@ -7,20 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from surestep.config.enums import DebugOption, OptimizerNames
+from surestep.config.enums import DebugOption
 from surestep.config.messages import shown
 from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.errors import NotServedError
 
-# Optimizers that update during backward, where nothing can clip or accumulate yet.
-_IN_BACKWARD = {
-    OptimizerNames.GALORE_ADAMW_LAYERWISE,
-    OptimizerNames.GALORE_ADAMW_8BIT_LAYERWISE,
-    OptimizerNames.GALORE_ADAFACTOR_LAYERWISE,
-    OptimizerNames.APOLLO_ADAMW_LAYERWISE,
-    OptimizerNames.LOMO,
-    OptimizerNames.ADALOMO,
-}
 _SERVED_TRACKERS = {"tensorboard"}
 
 
@@ -41,9 +32,6 @@ def _switches_nothing_on(settings: Any) -> bool:
 
 
 UNSERVED: dict[str, Unserved] = {
-    "optim": Unserved("B8", lambda value: value not in _IN_BACKWARD),
-    "use_liger_kernel": Unserved("B7"),
-    "liger_kernel_config": Unserved("B7"),
     "report_to": Unserved("B10", lambda value: set(value) <= _SERVED_TRACKERS),
     "project": Unserved("B10", _is("huggingface")),
     "trackio_space_id": Unserved("B10"),

@@ -1,8 +1,8 @@
-"""What is added to a model for training: compilation and embedding noise."""
+"""What is added to a model for training: compilation, fused kernels and embedding noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from surestep.errors import ArgumentError
+from surestep.optional import require
 
 
 def compile_model(model: nn.Module, *, backend: str | None, mode: str | None) -> nn.Module:
     """Return the model compiled by `torch.compile`; `backend` defaults to inductor."""
     compiled: nn.Module = torch.compile(model, backend=backend or "inductor", mode=mode)  # type: ignore[assignment]
     return compiled
+
+
+def apply_liger(model: Any, settings: Mapping[str, bool] | None) -> None:
+    """Put the fused kernels of liger-kernel into a model of transformers, for good; `settings` choose among them."""
+    kernels = require("liger_kernel.transformers", "use_liger_kernel=True")
+    if getattr(model, "config", None) is None:
+        raise ArgumentError(
+            f"use_liger_kernel is True, but {type(model).__name__} has no config: the kernels are for models of "
+            "transformers. Leave the setting out."
+        )
+    kernels._apply_liger_kernel_to_instance(model=model, **(settings or {}))
 
 
 @contextmanager

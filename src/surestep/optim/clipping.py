@@ -28,6 +28,11 @@ def gradient_norm(parameters: list[nn.Parameter], norm_type: float = 2.0) -> Ten
     return total
 
 
+def no_gradients(parameters: list[nn.Parameter]) -> None:
+    """Return no norm: the optimizer has used every gradient up during backward."""
+    del parameters
+
+
 def clip_by_norm(parameters: list[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
     """Scale the gradients down to a common norm of at most `max_norm`; return the norm from before.
 

@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from surestep.config.enums import DebugOption
+from surestep.data.columns import inspected_model
 from surestep.data.loaders import has_length, set_epoch
 from surestep.data.position import DataPosition
 from surestep.data.seek import skip_batches
-from surestep.engine.additions import compile_model, noisy_embeddings
+from surestep.engine.additions import apply_liger, compile_model, noisy_embeddings
 from surestep.engine.engine import Engine
 from surestep.engine.overflow import OverflowWatch
 from surestep.engine.precision import make_precision
@@ -58,6 +59,8 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
     args, engine = trainer.args, trainer.engine
     with ExitStack() as stack:
         model = trainer.model
+        if args.use_liger_kernel:
+            apply_liger(inspected_model(model), args.liger_kernel_config)
         settings = cast("dict[str, Any] | None", args.activation_checkpointing_kwargs)
         if args.activation_checkpointing:
             stack.enter_context(Recompute.of(settings).applied(engine.unwrap(model)))

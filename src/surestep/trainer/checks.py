@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from surestep.config.enums import IntervalStrategy, SaveStrategy
+from surestep.config.enums import IntervalStrategy, OptimizerNames, SaveStrategy
 from surestep.data.loaders import has_length
 from surestep.errors import ArgumentError, ModelError
+from surestep.optim.build import updates_in_backward
 
 if TYPE_CHECKING:
+    from surestep.config.arguments import TrainingArguments
     from surestep.trainer.trainer import Trainer
 
 
@@ -38,6 +40,8 @@ def _updates(trainer: Trainer) -> Iterator[str]:
     for name in ("parameter_rules", "layerwise_lr_decay"):
         if given and getattr(trainer.args, name):
             yield f"{name} has no effect on an optimizer in optimizers, which has its groups. Pass one of the two."
+    if not given and trainer.optimizer_cls_and_kwargs is None:
+        yield from _updates_in_backward(trainer.args)
     if given and trainer.optimizer_cls_and_kwargs is not None:
         yield "Trainer got both optimizers and optimizer_cls_and_kwargs. Pass one of them."
     if trainer.model_init is not None and (given or trainer.lr_scheduler is not None):
@@ -45,6 +49,20 @@ def _updates(trainer: Trainer) -> Iterator[str]:
             "model_init makes a new model for each run, which the optimizer in optimizers would not know. Pass "
             "optimizer_cls_and_kwargs, or override create_optimizer."
         )
+
+
+def _updates_in_backward(args: TrainingArguments) -> Iterator[str]:
+    """Yield what goes with no optimizer that has used up each gradient when backward ends."""
+    name = OptimizerNames(args.optim).value
+    if not updates_in_backward(name):
+        return
+    if args.gradient_accumulation_steps > 1:
+        yield (
+            f"optim is '{name}', which updates during backward, and gradient_accumulation_steps is "
+            f"{args.gradient_accumulation_steps}. Set it to 1, and per_device_train_batch_size higher."
+        )
+    if args.fp16:
+        yield f"optim is '{name}', which updates during backward, before a loss scale could be undone. Set bf16=True."
 
 
 def _evaluations(trainer: Trainer) -> Iterator[str]:

@@ -12,9 +12,6 @@ from surestep.errors import NotServedError
 
 # A value of each unserved setting that asks for something.
 ASKED = {
-    "optim": "lomo",
-    "use_liger_kernel": True,
-    "liger_kernel_config": {"rope": True},
     "report_to": "wandb",
     "project": "mine",
     "trackio_space_id": "a/b",
@@ -48,7 +45,6 @@ ASKED = {
     "generation_config": "path",
 }
 MORE = [
-    ("optim", "galore_adamw_layerwise"),
     ("debug", "underflow_overflow tpu_metrics_debug"),
     ("fsdp", True),
     ("fsdp", ["full_shard"]),

@@ -10,7 +10,7 @@ from torch import nn
 from surestep import Trainer, TrainingArguments
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = [*sorted((DOCS / "guides").glob("*.md")), DOCS / "loop.md"]
+PAGES = [*sorted((DOCS / "guides").glob("*.md")), DOCS / "loop.md", DOCS.parent / "README.md"]
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 
 import surestep
 from surestep.engine.recompute import Recompute
-from surestep.errors import ArgumentError, ModelError, NotServedError
+from surestep.errors import ArgumentError, MissingPackageError, ModelError, NotServedError
 
 BASE = {"per_device_train_batch_size": 4, "max_steps": 4, "logging_steps": 1, "learning_rate": 1e-2}
 TEXTS = {"train": Documents, "data_collator": pad}
@@ -277,16 +280,48 @@ def test_tf32_needs_a_card(tmp_path: Path) -> None:
     assert arguments(tmp_path, tf32=False).tf32 is False
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"use_liger_kernel": True}, "use_liger_kernel"),
-        ({"liger_kernel_config": {"rope": True}}, "liger_kernel_config"),
-    ],
-)
-def test_what_is_not_served_is_refused_by_name(settings: dict[str, Any], name: str, tmp_path: Path) -> None:
-    with pytest.raises(NotServedError, match=rf"{name}=.*not served.*Leave {name} at its default"):
-        arguments(tmp_path, **settings)
+class FusedKernels(ModuleType):
+    """Stands in for liger-kernel, which needs triton and so a GPU: notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__("liger_kernel.transformers")
+        self.asked: list[tuple[Any, dict[str, bool]]] = []
+
+    def _apply_liger_kernel_to_instance(self, model: Any, **settings: bool) -> None:
+        self.asked.append((model, settings))
+
+
+def with_kernels(monkeypatch: pytest.MonkeyPatch) -> FusedKernels:
+    kernels = FusedKernels()
+    monkeypatch.setattr("surestep.optional.installed", lambda module: True)
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", kernels)
+    return kernels
+
+
+def test_fused_kernels_are_put_into_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = with_kernels(monkeypatch)
+    settings = {"use_liger_kernel": True, "liger_kernel_config": {"rope": False}}
+    seen = run(surestep, {**BASE, **settings}, model=llama, **TEXTS)
+    assert [(model is seen.trainer.model, asked) for model, asked in kernels.asked] == [(True, {"rope": False})]
+
+
+def test_fused_kernels_are_for_models_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = with_kernels(monkeypatch)
+    with pytest.raises(ArgumentError, match=r"use_liger_kernel is True, but .* has no config"):
+        run(surestep, {**BASE, "use_liger_kernel": True})
+    assert not kernels.asked
+
+
+def test_fused_kernels_that_are_not_installed_are_named(tmp_path: Path) -> None:
+    if importlib.util.find_spec("liger_kernel") is not None:
+        pytest.skip("liger-kernel is installed here")
+    with pytest.raises(MissingPackageError, match="use_liger_kernel=True needs the package 'liger-kernel'"):
+        run(surestep, {**BASE, "use_liger_kernel": True}, model=llama, **TEXTS)
+
+
+def test_settings_of_kernels_without_kernels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"liger_kernel_config.*use_liger_kernel=True"):
+        arguments(tmp_path, liger_kernel_config={"rope": True})
 
 
 def test_fp8_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

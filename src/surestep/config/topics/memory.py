@@ -1,5 +1,6 @@
 """Memory and speed of the model: recomputation, compilation, kernels, caches."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,11 @@ def _kernels(name: str, value: Any) -> Any:
     raise refuse(name, value, "a dictionary", f'Write for example {name}={{"rope": True}}.')
 
 
+def _check(args: MemoryArguments) -> Iterable[str]:
+    if args.liger_kernel_config and not args.use_liger_kernel:
+        yield "liger_kernel_config is set, but use_liger_kernel is False. Write use_liger_kernel=True, or leave it out."
+
+
 MEMORY = Topic(
     MemoryArguments,
     rules={
@@ -91,4 +97,5 @@ MEMORY = Topic(
         "torch_empty_cache_steps": whole(1, optional=True, instead="Write None to never empty the cache."),
     },
     normalise=_normalise,
+    check=_check,
 )

@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from surestep.config.enums import OptimizerNames, SchedulerType
 from surestep.errors import ArgumentError
-from surestep.optim.build import build_optimizer, optimizer_class_and_kwargs, takes_groups
-from surestep.optim.clipping import Adaptive, ByNorm, ByValue, Clipper, gradient_norm, head_parameters
+from surestep.optim.build import build_optimizer, optimizer_class_and_kwargs, takes_groups, updates_in_backward
+from surestep.optim.clipping import Adaptive, ByNorm, ByValue, Clipper, gradient_norm, head_parameters, no_gradients
 from surestep.optim.groups import (
     GroupRule,
     ParameterGroup,
@@ -120,6 +120,8 @@ class OptimizingPoints(Face):
     def _clipper(self) -> Clipper:
         """Return what brings gradients into bounds; where nothing is to be clipped it only takes their norm."""
         args = self.args
+        if self.optimizer_cls_and_kwargs is None and updates_in_backward(OptimizerNames(args.optim).value):
+            return no_gradients
         if args.max_grad_value is not None:
             return ByValue(args.max_grad_value)
         if args.adaptive_clip_ratio is not None:
