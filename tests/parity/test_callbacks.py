@@ -113,6 +113,12 @@ CASES = [
         lambda seen: seen.files == ["checkpoint-7"] and "eval_loss" in seen.last_logs,
     ),
     Case(
+        "ask too late: the next step forgets it",
+        {**BASE, "save_strategy": "steps", "save_steps": 5},
+        {**POINTS, "callbacks": listening(on_save=asking(5, should_evaluate=True, should_log=True))},
+        lambda seen: "eval_loss" not in seen.last_logs and "on_save@5 (log, evaluate)" not in seen.events,
+    ),
+    Case(
         "take a request back",
         BASE,
         {"callbacks": listening(on_step_end=asking(8, should_log=False))},

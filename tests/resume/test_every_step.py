@@ -201,6 +201,24 @@ def test_resuming_after_any_step_changes_nothing(row: Row, tmp_path: Path) -> No
         assert_goes_on(whole, resumed(tmp_path / "resumed", row, checkpoint), checkpoint.name)
 
 
+@pytest.mark.parametrize("reports", ["steps", "epoch"])
+def test_resuming_after_any_epoch_changes_nothing(reports: str, tmp_path: Path) -> None:
+    arguments = {
+        **BASE,
+        "save_strategy": "epoch",
+        "logging_strategy": reports,
+        "eval_strategy": reports,
+        "eval_steps": 3,
+    }
+    row = Row("by epoch", {**arguments, "gradient_accumulation_steps": 3}, {**POINTS, **EVALUATED})
+    whole = straight(tmp_path / "whole", row)
+    saved = checkpoints(tmp_path / "whole")
+    # Three steps an epoch; the last epoch is cut short.
+    assert [path.name for path in saved] == [f"checkpoint-{step}" for step in (3, 6, 9, 12, 15, 18, 20)]
+    for checkpoint in saved[:-1]:
+        assert_goes_on(whole, resumed(tmp_path / "resumed", row, checkpoint), checkpoint.name)
+
+
 def test_two_straight_runs_are_equal(tmp_path: Path) -> None:
     """The control: what is compared above is deterministic to begin with."""
     row = ROWS[0]
