@@ -636,7 +636,5 @@ def test_adapters_that_do_not_fit_are_named(tmp_path: Path) -> None:
         {"base_model.model.lora.bias": torch.ones(2), "base_model.model.lora.new": torch.ones(2)},
         tmp_path / "adapter_model.safetensors",
     )
-    with pytest.raises(
-        CheckpointError, match=r"lack 'base_model.model.lora.weight'.*no 'base_model.model.lora.new'"
-    ):
+    with pytest.raises(CheckpointError, match=r"lack 'base_model.model.lora.weight'.*no 'base_model.model.lora.new'"):
         load_weights(Adapted("default"), tmp_path)
