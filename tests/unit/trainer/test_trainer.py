@@ -14,7 +14,7 @@ from tests.small import Line, Points, arguments, line, quick
 from torch import nn
 
 from surestep import Trainer, TrainingArguments, TrainOutput
-from surestep.errors import NotServedError
+from surestep.errors import ArgumentError, NotServedError
 
 # Construction
 
@@ -316,3 +316,43 @@ def test_arguments_may_be_changed_between_runs(tmp_path: Path) -> None:
     trainer.train()
 
     assert trainer.state.global_step == 10
+
+
+# Looking at the optimizer
+
+
+def test_rates_groups_and_weights_can_be_looked_at_as_in_the_original(tmp_path: Path) -> None:
+    theirs = transformers.Trainer(
+        line(), transformers.TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, learning_rate=0.5)
+    )
+    ours = quick(tmp_path, learning_rate=0.5)
+    for trainer in (theirs, ours):
+        trainer.create_optimizer()
+    weight = ours.model.layer.weight
+
+    assert ours.get_learning_rates() == theirs.get_learning_rates() == [0.5, 0.5]
+    assert ours.get_num_trainable_parameters() == theirs.get_num_trainable_parameters() == 4
+    assert ours.get_optimizer_group(weight)["params"] == [weight]
+    assert [len(group) for group in ours.get_optimizer_group()] == [
+        len(group) for group in theirs.get_optimizer_group()
+    ]
+    assert ours.get_optimizer_group(nn.Parameter(torch.ones(1))) is None
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        (
+            lambda trainer: trainer.get_learning_rates(),
+            r"no optimizer yet; call create_optimizer\(\) or train\(\) first",
+        ),
+        (lambda trainer: trainer.get_optimizer_group(), "no optimizer yet"),
+        (
+            lambda trainer: trainer.create_scheduler(10),
+            "create_scheduler needs an optimizer; call create_optimizer first",
+        ),
+    ],
+)
+def test_before_there_is_an_optimizer_that_is_told(tmp_path: Path, look: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        look(quick(tmp_path))
