@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from surestep.metrics.collect import Collector
 from surestep.training.evaluation import EvaluationPlan, WeighedLoss, evaluate_batches, loss_weight
 
 
@@ -187,6 +188,24 @@ def test_moving_to_the_host_in_between_changes_nothing(every: int) -> None:
     np.testing.assert_array_equal(output.predictions, X.numpy())
 
 
+@pytest.mark.parametrize(("every", "moves"), [(None, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3]), (5, [])])
+def test_what_is_kept_moves_to_the_host_after_every_so_many_batches(
+    every: int | None, moves: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fired, moved = Fired(), []
+    monkeypatch.setattr(Collector, "offload", lambda collector: moved.append(len(fired.events)))
+    evaluate_batches(plan_of(offload_every=every, events=fired), batches(3), 10)
+
+    # Logits, labels, inputs and losses move together, and what is left at the end.
+    assert moved == [batch for batch in [*moves, 4] for _ in range(4)]
+
+
+def test_batches_that_tell_no_size_count_as_nothing() -> None:
+    plan = plan_of(prediction_step=lambda *_: (None, None, None))
+
+    assert evaluate_batches(plan, [{"text": "a"}, {"text": "b"}], None).num_samples == 0
+
+
 def test_logits_are_preprocessed_with_their_labels_before_they_are_gathered() -> None:
     order: list[Any] = []
 
@@ -281,6 +300,13 @@ def test_what_is_not_finite_shows_unless_it_is_hidden(bad: float) -> None:
     assert not math.isfinite(loss.mean(hide_nonfinite=False))
     assert loss.mean(hide_nonfinite=True) == 2.0
     assert not math.isfinite(weighed((bad, 1)).mean(hide_nonfinite=True))
+
+
+def test_nothing_is_hidden_unless_it_is_asked_for() -> None:
+    given = [{"x": torch.tensor([value]), "labels": torch.zeros(1)} for value in (math.nan, 2.0)]
+
+    assert math.isnan(evaluate_batches(plan_of(), given, 2).metrics["eval_loss"])
+    assert evaluate_batches(plan_of(hide_nonfinite=True), given, 2).metrics["eval_loss"] == 4.0
 
 
 def test_a_batch_without_an_item_does_not_count() -> None:

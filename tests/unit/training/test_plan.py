@@ -53,6 +53,13 @@ def test_the_plan_equals_the_count_by_hand(
     assert not plan.streaming
 
 
+def test_a_set_that_does_not_say_how_much_it_holds_is_counted_in_whole_batches() -> None:
+    plan = make(examples=None, accumulation=4, total_batch_size=16)
+
+    assert (plan.examples, plan.samples) == (40, 120)
+    assert isinstance(plan.examples, int)
+
+
 @pytest.mark.parametrize(
     ("batches", "accumulation", "groups"),
     [(10, 1, [1] * 10), (10, 4, [4, 4, 2]), (12, 4, [4, 4, 4]), (3, 8, [3]), (1, 1, [1]), (9, 4, [4, 4, 1])],

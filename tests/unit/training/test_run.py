@@ -103,6 +103,14 @@ def test_the_run_ends_in_the_middle_of_an_epoch() -> None:
     assert len(walk(run_of(num_train_epochs=0.1))) == 1
 
 
+def test_a_run_past_its_plan_is_finished() -> None:
+    run = run_of(max_steps=4)
+    run.trainer.state.global_step = 5
+
+    assert run.finished
+    assert walk(run) == []
+
+
 def test_meters_see_every_batch_once_its_step_is_done() -> None:
     run, seen = run_of(num_train_epochs=1.0), []
     run.meters = [lambda batch: seen.append(("one", batch[1])), lambda batch: seen.append(("two", batch[1]))]
