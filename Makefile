@@ -11,7 +11,7 @@ help:
 	@echo "make test    everything a contributor must pass"
 	@echo "make check   the static part: format, lint, types, layers"
 	@echo "make bench   the figures behind the README, printed"
-	@echo "make soak    the long runs"
+	@echo "make soak    the long runs, and mutation testing: what the tests notice"
 
 .venv/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ help:
 .venv/.dev: .venv/.base
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.demo
+
+.venv/.soak: .venv/.dev
+	$(PIP) --editable '.[dev,soak]'
+	@touch $@
 
 demo: .venv/.demo
 	$(BIN)/surestep run examples/digits.yaml
@@ -47,8 +51,9 @@ test: check
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
-soak: .venv/.dev
-	$(BIN)/python -m pytest -m soak --timeout=0 -v
+soak: .venv/.soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout=0 -v
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.mutation
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
