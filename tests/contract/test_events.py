@@ -248,6 +248,14 @@ def test_a_served_request_is_not_served_again(tmp_path: Path) -> None:
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [5]
 
 
+def test_a_log_without_a_step_since_the_last_one_is_left_out(tmp_path: Path) -> None:
+    callbacks = [asking("should_log", at=5), asking("should_log", "on_epoch_end", at=5)]
+    trainer = quick(tmp_path, callbacks=callbacks)
+    trainer.train()
+
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [5]
+
+
 def test_callbacks_are_called_after_the_flow_and_before_the_progress(tmp_path: Path) -> None:
     class First(TrainerCallback):
         """Given by the user."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,20 @@ def test_after_an_exception_it_can_be_used_again(tmp_path: Path) -> None:
         leave_by_an_error(trainer)
     with trainer.steps() as steps:
         assert sum(1 for _ in steps) == 5
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_output_folder_is_free_again_after_a_run(tmp_path: Path, fails: bool) -> None:
+    trainer = quick(tmp_path, save_strategy="epoch")
+    if fails:
+        with pytest.raises(KeyError):
+            leave_by_an_error(trainer)
+    else:
+        trainer.train()
+    program = f"from tests.small import quick; quick({str(tmp_path)!r}, save_strategy='epoch').train()"
+
+    # Another process may write there now.
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2], capture_output=True)
 
 
 def test_a_run_left_early_is_resumed_where_it_was_left(tmp_path: Path) -> None:
