@@ -46,7 +46,20 @@ def test_what_nothing_serves_yet_is_refused_here_too():
         adopt_arguments(transformers.TrainingArguments("out", ddp_bucket_cap_mb=25))
 
 
-@pytest.mark.parametrize("other", [None, {}, object(), AssertionError])
+@dataclasses.dataclass
+class Other:
+    """A dataclass, but of other settings."""
+
+    learning_rate: float = 0.1
+
+
+class Lookalike:
+    """A setting's name on what is no dataclass."""
+
+    per_device_train_batch_size = 8
+
+
+@pytest.mark.parametrize("other", [None, {}, object(), AssertionError, Other(), Lookalike()])
 def test_anything_else_is_refused(other):
     with pytest.raises(ArgumentError, match="args is a"):
         adopt_arguments(other)

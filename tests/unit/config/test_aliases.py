@@ -202,6 +202,36 @@ def test_a_setting_that_asks_for_nothing_is_left_out(old, value):
     assert f"{old}: leave it out" in warning
 
 
+@pytest.mark.parametrize(
+    ("old", "value"),
+    [
+        ("use_legacy_prediction_loop", False),
+        ("fp16_opt_level", "O1"),
+        ("jit_mode_eval", False),
+        ("use_ipex", False),
+        ("use_mps_device", False),
+        ("overwrite_output_dir", False),
+        ("model_parallel", False),
+        ("mp_parameters", ""),
+        ("save_safetensors", True),
+        ("ray_scope", "last"),
+        ("fp16_backend", "auto"),
+        ("half_precision_backend", "auto"),
+        ("sharded_ddp", ""),
+        ("push_to_hub_organization", None),
+    ],
+)
+def test_a_setting_that_is_gone_reads_as_its_default_was(old, value):
+    with pytest.warns(FutureWarning, match=f"{old} is gone and has no effect"):
+        assert getattr(TrainingArguments("out"), old) == value
+
+
+@pytest.mark.parametrize(("today", "old"), [("no", False), ("steps", True), ("epoch", True)])
+def test_whether_to_evaluate_reads_from_the_strategy(today, old):
+    with pytest.warns(FutureWarning, match="read eval_strategy"):
+        assert TrainingArguments("out", eval_strategy=today).evaluate_during_training is old
+
+
 @pytest.mark.parametrize(("old", "value", "fragment"), REFUSED)
 def test_what_would_change_results_is_refused(old, value, fragment):
     with pytest.raises(ArgumentError) as error:

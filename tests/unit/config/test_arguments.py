@@ -82,6 +82,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     theirs, mine = json.loads(stock.to_json_string()), json.loads(ours.to_json_string())
     theirs["accelerator_config"]["use_configured_state"] = False
     assert mine == theirs | dict.fromkeys(OURS)
+    assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)
 
 
 def test_to_sanitized_dict_is_the_originals():
@@ -395,6 +396,7 @@ def test_accumulation_is_worked_out(monkeypatch, per_device, total, steps, world
     monkeypatch.setenv("WORLD_SIZE", str(world))
     args = TrainingArguments(per_device_train_batch_size=per_device, global_batch_size=total * world)
     assert args.gradient_accumulation_steps == steps
+    assert type(args.gradient_accumulation_steps) is int
     assert args.calculate_effective_batch_size() == total * world
     assert args.get_device_count() == world
 

@@ -281,6 +281,13 @@ def test_an_unknown_word_is_answered(capsys):
     assert "Did you mean 'steps'?" in capsys.readouterr().err
 
 
+def test_what_is_no_truth_value_is_told_what_is_one(capsys):
+    with pytest.raises(SystemExit):
+        HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(["--output_dir", "out", "--use_cpu", "maybe"])
+    words = "yes, true, t, y, 1, no, false, f, n, 0"
+    assert f"'maybe' is no truth value: write one of {words}" in capsys.readouterr().err
+
+
 def test_files_of_arguments(tmp_path, monkeypatch):
     (tmp_path / "script.args").write_text("--foo 1 --baz file", encoding="utf-8")
     (tmp_path / "a.args").write_text("--foo 2", encoding="utf-8")

@@ -278,6 +278,40 @@ def test_what_is_at_the_edge_is_taken(given):
     TrainingArguments("out", **given)
 
 
+def refuses(**given):
+    """Say whether these settings are refused."""
+    try:
+        TrainingArguments("out", **given)
+    except ArgumentError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("eval_strategy", ["no", "steps", "epoch"])
+def test_what_follows_a_metric_needs_evaluations_of_any_kind(eval_strategy):
+    none = eval_strategy == "no"
+    assert refuses(eval_strategy=eval_strategy, lr_scheduler_type="reduce_lr_on_plateau") == none
+    assert refuses(eval_strategy=eval_strategy, lr_scheduler_type="greedy") == none
+    assert refuses(eval_strategy=eval_strategy, save_strategy="best", metric_for_best_model="loss") == none
+    assert refuses(eval_strategy=eval_strategy, save_strategy="best")
+    assert not refuses(eval_strategy=eval_strategy, lr_scheduler_type="cosine")
+
+
+@pytest.mark.parametrize("save_strategy", ["no", "steps", "epoch", "best"])
+@pytest.mark.parametrize("eval_strategy", ["no", "steps", "epoch"])
+def test_the_best_model_needs_evaluations_and_checkpoints_of_any_kind(eval_strategy, save_strategy):
+    none = "no" in {eval_strategy, save_strategy}
+    assert refuses(eval_strategy=eval_strategy, save_strategy=save_strategy, load_best_model_at_end=True) == none
+
+
+@pytest.mark.parametrize(
+    ("eval_strategy", "evaluates", "steps"), [("no", False, None), ("steps", True, 7), ("epoch", True, None)]
+)
+def test_what_follows_from_the_strategy_of_evaluation(eval_strategy, evaluates, steps):
+    args = TrainingArguments("out", eval_strategy=eval_strategy, logging_steps=7)
+    assert (args.do_eval, args.eval_steps) == (evaluates, steps)
+
+
 def test_a_json_file_of_strings_is_answered(tmp_path):
     (tmp_path / "args.json").write_text(json.dumps({"fp16": "true", "seed": "3"}), encoding="utf-8")
     with pytest.raises(ArgumentError) as error:
