@@ -50,6 +50,12 @@ class Flags:
 
 
 @dataclass
+class Unset:
+    flag: bool
+    maybe: bool | None
+
+
+@dataclass
 class Enums:
     foo: Flavour = "sweet"
     mixed: Mixed = "word"
@@ -103,6 +109,8 @@ SAME = [
     (Flags, "--foo --no-baz"),
     (Flags, "--foo True --baz False --opt true --on no"),
     (Flags, "--foo yes --baz n --opt 0 --no_on"),
+    (Unset, ""),
+    (Unset, "--flag --maybe no"),
     (Enums, ""),
     (Enums, "--foo sour --mixed 42 --word b"),
     (Enums, "--word 3 --needed y"),
@@ -307,6 +315,18 @@ def test_files_of_arguments(tmp_path, monkeypatch):
 
 
 @dataclass
+class Near:
+    """A setting whose name begins that of the flag for files."""
+
+    arg: str = "none"
+
+
+def test_an_option_that_begins_like_the_flag_for_files_is_none():
+    parse = HfArgumentParser(Near).parse_args_into_dataclasses
+    assert parse(["--arg", "x"], args_file_flag="--args", look_for_args_file=False) == (Near("x"),)
+
+
+@dataclass
 class Wide:
     """Types that the original does not take, or takes otherwise."""
 
@@ -323,6 +343,7 @@ class Wide:
     bare: list = field(default_factory=list)
     either: int | float = 1
     enums: list[Flavour] = field(default_factory=list)
+    two_lists: list[int] | list[str] | None = None
 
 
 @pytest.mark.parametrize(
@@ -346,6 +367,7 @@ class Wide:
         ("--bare 3 4", {"bare": ["3", "4"]}),
         ("--either 3", {"either": 3}),
         ("--either 0.5", {"either": 0.5}),
+        ("--two_lists 3 4", {"two_lists": [3, 4]}),
         ("--enums sweet sour", {"enums": ["sweet", "sour"]}),
     ],
 )
