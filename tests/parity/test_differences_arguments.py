@@ -115,3 +115,18 @@ def test_each_attempt_at_a_batch_size_begins_anew() -> None:
     assert theirs.numbers[-18:] == ours.numbers[-18:] == plain.numbers
     assert torch.equal(ours.weights["first.weight"], plain.weights["first.weight"])
     assert not torch.allclose(theirs.weights["first.weight"], plain.weights["first.weight"], rtol=1e-3)
+
+
+@shows("A6")
+def test_what_is_said_to_an_optimizer_reaches_it() -> None:
+    arguments = {"max_steps": 3, "learning_rate": 0.01, "optim": "adamw_torch"}
+    theirs, ours = both({**arguments, "optim_args": "amsgrad=True"})
+    assert not theirs.trainer.optimizer.param_groups[0]["amsgrad"]
+    assert ours.trainer.optimizer.param_groups[0]["amsgrad"]
+    assert "max_exp_avg_sq" in ours.optimizer["state"][0]
+
+    run(transformers, {**arguments, "optim_args": "momentum=0.9"})
+    with pytest.raises(
+        ValueError, match="momentum, which the optimizer 'adamw_torch' does not take; it takes: amsgrad"
+    ):
+        run(surestep, {**arguments, "optim_args": "momentum=0.9"})
