@@ -1,11 +1,14 @@
 """What a setting may hold, in words and in effect."""
 
+import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 
-from surestep.config.rules import Number, whole
+from surestep.config.enums import IntervalStrategy
+from surestep.config.rules import Choice, Flag, Member, Names, Number, Settings, Text, plain, whole
 from surestep.errors import ArgumentError
 
 
@@ -53,3 +56,69 @@ def test_a_number_within_its_bounds_is_taken(rule, taken, refused):
 def test_a_whole_number_written_with_a_point_becomes_one():
     assert type(whole(1)("setting", 8.0)) is int
     assert type(Number()("setting", 8.0)) is float
+
+
+@pytest.mark.parametrize(("value", "expected"), [(np.int64(3), 3), (np.float32(0.5), 0.5), (np.array(2), 2), (7, 7)])
+def test_numpys_numbers_become_pythons(value, expected):
+    assert plain(value) == expected
+    assert type(plain(value)) is type(expected)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.add, np.int64, "text", None])
+def test_what_is_no_single_number_stays_as_it_is(value):
+    assert plain(value) is value
+
+
+@pytest.mark.parametrize(
+    "rule", [Flag(), Number(), Text(), Choice(("a", "b")), Member(IntervalStrategy), Names(), Settings()]
+)
+def test_a_rule_is_shared_and_so_nobody_changes_it(rule):
+    field = dataclasses.fields(rule)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(rule, field, None)
+    assert rule == dataclasses.replace(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "message"),
+    [
+        (Choice(("linear", "cosine")), "cosin", "setting='cosin'.* one of linear, cosine.*cosine"),
+        (Choice(("linear",), optional=True), 3, "setting=3.* one of linear, None"),
+        (Choice(("linear",)), None, "setting=None.* one of linear"),
+        (Text(), 3, "setting=3.* a string.* setting='3'"),
+        (Text(optional=True), 3, "setting=3.* a string or None"),
+        (Names(), "a", r"setting='a'.* a list of strings.* setting=\["),
+        (Names(), None, "setting=None.* a list of strings"),
+        (Names(), ["a", 3], "a list of strings"),
+        (Names(("loss", "inputs")), ["loss", "input"], "a list of loss, inputs.*Did you mean 'inputs'"),
+        (Settings(), 3, "setting=3.* a dictionary or a JSON object as a string.*Write for example setting={'key': 1}"),
+        (Settings(path=True), 3, "as a string, or the path of a JSON file"),
+        (Settings(), "{a", "a JSON object.*It does not parse"),
+    ],
+)
+def test_what_a_rule_refuses_is_answered(rule, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        rule("setting", value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "taken"),
+    [
+        (Text(optional=True), None, None),
+        (Names(optional=True), None, None),
+        (Names(one=True), "a", "a"),
+        (Names(), ("a", "b"), ["a", "b"]),
+        (Names(("a", "b")), [], []),
+        (Choice(("a",), optional=True), None, None),
+        (Member(IntervalStrategy), False, IntervalStrategy.NO),
+        (
+            Settings(),
+            ' {"a": "True", "b": "12", "c": "0.5", "d": "1e3", "e": {"f": "x", "g": 2}}',
+            {"a": True, "b": 12, "c": 0.5, "d": "1e3", "e": {"f": "x", "g": 2}},
+        ),
+        (Settings(), {"a": "12"}, {"a": "12"}),
+        (Settings(path=True), "a.json", "a.json"),
+    ],
+)
+def test_what_a_rule_takes(rule, value, taken):
+    assert rule("setting", value) == taken
