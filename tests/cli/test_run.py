@@ -174,7 +174,7 @@ def test_the_plan_tells_what_would_be_and_writes_nothing(surestep: Run, here: Ru
         "train 1,258, validation 270, test 269",
         "430,954 parameters",
         "96 samples a step (3 x 32 on a device)",
-        "14 an epoch, 20 epochs, 280 in total",
+        "14 an epoch, 12 epochs, 168 in total",
         "schedule cosine",
         "step 1: 0,",
         "runs/digits (would begin)",
