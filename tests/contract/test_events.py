@@ -240,6 +240,18 @@ def test_a_step_broken_off_between_micro_batches(tmp_path: Path) -> None:
     assert diary.names()[-5:] == ["on_step_begin", "on_substep_end", "on_epoch_end", "on_log", "on_train_end"]
 
 
+def test_an_epoch_left_within_its_first_step_goes_on_with_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callbacks = [asking("should_epoch_stop", "on_substep_end", at=0)]
+    trainer = quick(tmp_path, callbacks=callbacks, gradient_accumulation_steps=2, num_train_epochs=2, max_time="60s")
+    trainer.train()
+
+    # Every first step of an epoch is broken off, for the count stays at 0; no data is missed.
+    assert trainer.state.global_step == 0
+    assert "not a single batch" not in caplog.text
+
+
 def test_a_served_request_is_not_served_again(tmp_path: Path) -> None:
     trainer = quick(tmp_path, callbacks=[asking("should_log", at=5)], num_train_epochs=2)
     trainer.train()

@@ -192,6 +192,13 @@ def test_equal_counts_keep_the_guess() -> None:
         assert probed(Summed(), {"input_ids": TOKENS, "labels": labels}, expected_shift=guess).shifted is guess
 
 
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_count_that_is_ignored_leaves_the_guess(guess: bool) -> None:
+    use = probe_item_use(lambda _: torch.tensor(1.5), {"labels": LABELS}, expected_shift=guess)
+
+    assert use == ItemUse(used=False, shifted=guess)
+
+
 def test_a_division_of_no_known_form_is_taken_as_none() -> None:
     assert not probed(Summed(factor=1.7), {"input_ids": TOKENS, "labels": LABELS}).used
 

@@ -78,9 +78,11 @@ def test_the_state_goes_through_and_the_sums_go_on() -> None:
     tally.drain()
     tally.add(torch.tensor(5.0))
     tally.steps += 1
+    tally.grad_norm, tally.learning_rate = torch.tensor(0.5), 0.25
     resumed = Tally(CPU)
     resumed.load_state_dict(tally.state_dict())
 
+    assert (resumed.grad_norm, resumed.learning_rate) == (0.5, 0.25)
     assert resumed.state_dict() == tally.state_dict()
     assert resumed.mean_loss() == tally.mean_loss()
     assert resumed.drain() == 5.0

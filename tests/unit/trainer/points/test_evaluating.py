@@ -160,6 +160,21 @@ def test_only_the_loss_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
     assert logits is labels is None
 
 
+@pytest.mark.parametrize(("metrics", "asked"), [(None, True), (dict, None)], ids=["loss only", "metrics"])
+def test_predictions_are_kept_only_for_a_metric(tmp_path: Path, metrics: Any, asked: bool | None) -> None:
+    told: list[Any] = []
+
+    class Notes(Trainer):
+        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+            told.append(kwargs["prediction_loss_only"])
+            return super().evaluation_loop(*args, **kwargs)
+
+    trainer = quick(tmp_path, Notes, eval_dataset=Points(4), compute_metrics=metrics and (lambda _: {}))
+    trainer.evaluate()
+
+    assert told == [asked]
+
+
 def test_batch_metrics_see_batches_and_the_last(tmp_path: Path) -> None:
     seen: list[Any] = []
 
