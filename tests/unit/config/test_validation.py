@@ -325,3 +325,47 @@ def test_a_global_batch_that_the_devices_cannot_share(monkeypatch):
     with pytest.raises(ArgumentError) as error:
         TrainingArguments("out", global_batch_size=6, per_device_train_batch_size=1)
     assert "on 4 device(s). Write global_batch_size=4 or 8." in str(error.value)
+
+
+# The lowest value of a setting that is taken, and the highest that is refused below it.
+LOWEST = {
+    "per_device_train_batch_size": (1, 0),
+    "per_device_eval_batch_size": (1, 0),
+    "eval_accumulation_steps": (1, 0),
+    "gradient_accumulation_steps": (1, 0),
+    "torch_empty_cache_steps": (1, 0),
+    "save_total_limit": (1, 0),
+    "num_train_epochs": (1e-6, 0),
+    "max_steps": (-1, -2),
+    "seed": (0, -1),
+    "data_seed": (0, -1),
+    "dataloader_num_workers": (0, -1),
+    "learning_rate": (0.0, -1e-9),
+    "warmup_steps": (0, -1e-9),
+    "weight_decay": (0.0, -1e-9),
+    "adam_beta1": (0.0, -1e-9),
+    "adam_beta2": (0.0, -1e-9),
+    "adam_epsilon": (0.0, -1e-9),
+    "label_smoothing_factor": (0.0, -1e-9),
+    "neftune_noise_alpha": (0.0, -1e-9),
+    "max_grad_norm": (0.0, -1e-9),
+}
+# The highest that is taken, and the lowest that is refused above it.
+HIGHEST = {
+    "seed": (2**32 - 1, 2**32),
+    "data_seed": (2**63 - 1, 2**63),
+    "adam_beta1": (0.999999, 1.0),
+    "adam_beta2": (0.999999, 1.0),
+    "label_smoothing_factor": (0.999999, 1.0),
+    "layerwise_lr_decay": (1.0, 1.000001),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [(name, *values) for table in (LOWEST, HIGHEST) for name, values in table.items()],
+)
+def test_a_setting_ends_where_it_says(name, taken, refused):
+    assert getattr(Seq2SeqTrainingArguments("out", **{name: taken}), name) == taken
+    with pytest.raises(ArgumentError, match=name):
+        Seq2SeqTrainingArguments("out", **{name: refused})
