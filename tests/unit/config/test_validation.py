@@ -369,3 +369,32 @@ def test_a_setting_ends_where_it_says(name, taken, refused):
     assert getattr(Seq2SeqTrainingArguments("out", **{name: taken}), name) == taken
     with pytest.raises(ArgumentError, match=name):
         Seq2SeqTrainingArguments("out", **{name: refused})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adaptive_clip_ratio",
+        "data_seed",
+        "dataloader_prefetch_factor",
+        "ddp_bucket_cap_mb",
+        "eval_accumulation_steps",
+        "eval_steps",
+        "generation_max_length",
+        "generation_num_beams",
+        "global_batch_size",
+        "layerwise_lr_decay",
+        "max_grad_value",
+        "neftune_noise_alpha",
+        "save_total_limit",
+        "torch_empty_cache_steps",
+    ],
+)
+def test_what_may_be_left_open_may_be_none(name):
+    assert getattr(Seq2SeqTrainingArguments("out", **{name: None}), name) is None
+
+
+@pytest.mark.parametrize("steps", [1.001, 1.5, 2.5, 100.25])
+def test_warm_up_is_whole_steps_or_a_share(steps):
+    with pytest.raises(ArgumentError, match=f"warmup_steps={steps}"):
+        TrainingArguments("out", warmup_steps=steps)
