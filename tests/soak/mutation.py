@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,16 +57,17 @@ class Mutant:
 
     def code(self, source: str) -> str:
         """Return the file with the change."""
-        changed = mutate_code(source, cosmic_ray.plugins.get_operator(self.operator)(), self.occurrence)
+        changed: str | None = mutate_code(source, cosmic_ray.plugins.get_operator(self.operator)(), self.occurrence)
         assert changed is not None
         return changed
 
     def compiles(self) -> bool:
         """Say whether the changed file is Python: what is not would be killed by any test."""
-        try:
-            compile(self.code(Path(self.path).read_text("utf-8")), self.path, "exec")
-        except SyntaxError:
-            return False
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                compile(self.code(Path(self.path).read_text("utf-8")), self.path, "exec")
+            except SyntaxError:
+                return False
         return True
 
 
@@ -83,7 +85,7 @@ class Result:
         return len(self.killed) / max(1, len(self.killed) + len(self.survived))
 
 
-def annotations(tree: ast.AST) -> set[tuple[int, int]]:
+def never_run(tree: ast.AST) -> set[tuple[int, int]]:
     """Return every place within type annotations: they are never run."""
     notes = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
     parts = [part for note in notes if isinstance(note, ast.expr) for part in ast.walk(note)]
@@ -97,7 +99,7 @@ def _places(part: ast.expr) -> Iterator[tuple[int, int]]:
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """Yield every change of a file, but those of annotations and those that put `==` for `is`."""
-    tree, notes = get_ast_from_path(path), annotations(ast.parse(path.read_text("utf-8")))
+    tree, notes = get_ast_from_path(path), never_run(ast.parse(path.read_text("utf-8")))
     for name in sorted(cosmic_ray.plugins.operator_names()):
         kind = cosmic_ray.plugins.get_operator(name)
         if kind.arguments() or name.endswith(SINGLETONS):
