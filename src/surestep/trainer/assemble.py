@@ -13,7 +13,6 @@ from surestep.data.position import DataPosition
 from surestep.data.seek import skip_batches
 from surestep.engine.additions import apply_liger, compile_model, noisy_embeddings
 from surestep.engine.engine import Engine
-from surestep.engine.overflow import OverflowWatch
 from surestep.engine.precision import make_precision
 from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.single import SingleDevice
@@ -67,6 +66,8 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
         if args.neftune_noise_alpha is not None:
             stack.enter_context(noisy_embeddings(engine.unwrap(model), args.neftune_noise_alpha))
         if DebugOption.UNDERFLOW_OVERFLOW in args.debug:
+            from surestep.engine.overflow import OverflowWatch
+
             stack.enter_context(OverflowWatch(engine.unwrap(model)).watching())
         if args.torch_compile:
             model = compile_model(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surestep.metrics.speed import speed_metrics
-from surestep.trainer.card import Names, card_of, existing_tags
 from surestep.trainer.points.face import Face
 from surestep.training.show import show_loop
+
+if TYPE_CHECKING:
+    from surestep.trainer.card import Names
 
 
 class ReportingPoints(Face):
@@ -77,6 +79,8 @@ class ReportingPoints(Face):
 
         Tags of a card that is there already are kept.
         """
+        from surestep.trainer.card import card_of, existing_tags
+
         if not self.is_world_process_zero():
             return
         path = self._output_folder / "README.md"
