@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from surestep.cli import console
 from surestep.cli.main import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -90,6 +91,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Run surestep within this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    # A console keeps the width that it found when it was made, perhaps by a test before this one.
+    console.output.cache_clear()
+    console.messages.cache_clear()
 
     def run(*arguments: str | Path) -> Ended:
         code: Any = 0
