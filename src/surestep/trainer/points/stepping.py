@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from surestep.errors import DataError
 from surestep.losses.items import ItemUse, count_items, probe_item_use, shifts_labels, undisturbed
 from surestep.runtime.device import empty_cache, to_device
-from surestep.runtime.nested import batch_length
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
 
@@ -187,9 +186,3 @@ class SteppingPoints(Face):
         mask = inputs.get("attention_mask") if self.args.include_num_input_tokens_seen == "non_padding" else None
         tokens = inputs[main].numel() if mask is None else int(mask.sum())
         self.state.num_input_tokens_seen += tokens
-
-    def num_tokens(self, train_dl: Any, max_steps: int | None = None) -> int:
-        """Count the tokens of a loader's batches, of `max_steps` of them when that is given."""
-        main = getattr(self.model, "main_input_name", "input_ids")
-        batches = islice(train_dl, max_steps)
-        return sum(batch[main].numel() if main in batch else batch_length(batch) or 0 for batch in batches)

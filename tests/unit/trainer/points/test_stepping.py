@@ -339,11 +339,3 @@ def test_tokens_are_counted_and_logged(tmp_path: Path, setting: Any, tokens: int
 def test_tokens_that_cannot_be_counted_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the batch has no 'input_ids'.*set main_input_name on the model"):
         quick(tmp_path, include_num_input_tokens_seen="all").train()
-
-
-def test_the_tokens_of_a_loader(tmp_path: Path) -> None:
-    trainer = quick(tmp_path, model=Tagger(), train_dataset=Words(), per_device_train_batch_size=2)
-
-    assert trainer.num_tokens(trainer.get_train_dataloader()) == 16
-    assert trainer.num_tokens(trainer.get_train_dataloader(), max_steps=1) == 8
-    assert trainer.num_tokens([{"x": torch.ones(3, 2)}, {"note": "text"}]) == 3
