@@ -126,7 +126,8 @@ def _largest_divisor(total: int, devices: int, at_most: int) -> int:
 
 
 def mixed_precision(args: TrainingArguments) -> str:
-    """Return "no", "fp16" or "bf16": from the arguments, else from accelerate's environment."""
-    if args.fp16:
-        return "fp16"
-    return "bf16" if args.bf16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    """Return "no", "fp16", "bf16" or "fp8": from the arguments, else from accelerate's environment."""
+    for name in ("fp8", "fp16", "bf16"):
+        if getattr(args, name):
+            return name
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

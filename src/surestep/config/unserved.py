@@ -58,7 +58,6 @@ UNSERVED: dict[str, Unserved] = {
     "fsdp_config": Unserved("C2", _switches_nothing_on),
     "deepspeed": Unserved("C4"),
     "debug": Unserved("C5", lambda options: DebugOption.TPU_METRICS_DEBUG not in options),
-    "mixed_precision": Unserved("B5", _is("no", "fp16", "bf16")),
     "sortish_sampler": Unserved("B3"),
     "predict_with_generate": Unserved("B3"),
     "generation_max_length": Unserved("B3"),

@@ -14,7 +14,7 @@ from surestep.logs import get_logger
 
 _logger = get_logger(__name__)
 # Names that the collators turn into `labels`.
-_LABEL_ALIASES = ("label", "label_ids")
+LABEL_ALIASES = ("label", "label_ids")
 _NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 # Collators that pass labels on and make none, ours and the original's alike.
 _PASSING_COLLATORS = frozenset(
@@ -80,7 +80,7 @@ class ModelColumns:
         open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
         return cls(
             model_name=type(model).__name__,
-            names=tuple(dict.fromkeys([*named, *_LABEL_ALIASES, *labels])),
+            names=tuple(dict.fromkeys([*named, *LABEL_ALIASES, *labels])),
             labels=tuple(name for name in labels if name in parameters),
             takes_all=open_ended and not set(named) - {*labels, *found},
         )
@@ -105,7 +105,7 @@ class ModelColumns:
                 f"the columns are ({', '.join(columns)}). Rename the columns to what the model takes, or set "
                 "remove_unused_columns=False and give a data_collator that makes its inputs."
             )
-        accepted = {*self.labels, *_LABEL_ALIASES}
+        accepted = {*self.labels, *LABEL_ALIASES}
         if need_labels and self.labels and dropped and not accepted & set(columns):
             raise DataError(
                 f"{description}: no labels are left, for {self.model_name}.forward takes its labels as "

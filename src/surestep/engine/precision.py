@@ -154,12 +154,19 @@ class ScaledAutocast(Autocast):
 
 
 def make_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision called `name` (`no`, `bf16`, `fp16`) on `device`."""
+    """Return the precision called `name` (`no`, `bf16`, `fp16`, `fp8`) on `device`."""
     kinds: dict[str, Callable[[], Precision]] = {
         "no": Precision,
         "bf16": lambda: Autocast(device),
         "fp16": lambda: ScaledAutocast(device),
+        "fp8": lambda: _float8(device),
     }
     if name not in kinds:
         raise ArgumentError(f"mixed precision is '{name}'; this machine serves {', '.join(kinds)}.")
     return kinds[name]()
+
+
+def _float8(device: torch.device) -> Precision:
+    from surestep.engine.float8 import Float8
+
+    return Float8(device)

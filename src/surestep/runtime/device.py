@@ -28,6 +28,11 @@ def supports_bf16(device: torch.device) -> bool:
     return device.type in {"cpu", "mps"}
 
 
+def supports_float8(device: torch.device) -> bool:
+    """Say whether the device multiplies matrices in float8 (NVIDIA GPUs from compute capability 8.9 on)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 def set_tf32(enabled: bool) -> None:
     """Let float32 matrix products and convolutions on CUDA use TF32, or forbid it; other devices have none."""
     torch.backends.cuda.matmul.allow_tf32 = enabled

@@ -26,6 +26,8 @@ OURS = (
     "layerwise_lr_decay",
     "max_grad_value",
     "adaptive_clip_ratio",
+    "fp8",
+    "sampling_weights",
 )
 
 # What both classes make of the same keyword arguments.
@@ -81,7 +83,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     stock, ours = transformers.TrainingArguments("out"), TrainingArguments("out")
     theirs, mine = json.loads(stock.to_json_string()), json.loads(ours.to_json_string())
     theirs["accelerator_config"]["use_configured_state"] = False
-    assert mine == theirs | dict.fromkeys(OURS)
+    assert mine == theirs | dict.fromkeys(OURS) | {"fp8": False}
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)
 
 
@@ -328,12 +330,15 @@ def test_the_bar_follows_the_log_level(level, expected):
         logger.setLevel(before)
 
 
-@pytest.mark.parametrize(("value", "mixed"), [("no", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
+@pytest.mark.parametrize(("value", "mixed"), [("no", "no"), ("bf16", "bf16"), ("fp16", "fp16"), ("fp8", "fp8")])
 def test_mixed_precision_reads_the_environment(monkeypatch, value, mixed):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
     assert TrainingArguments().mixed_precision == mixed
     assert TrainingArguments(bf16=True).mixed_precision == "bf16"
     assert TrainingArguments(fp16=True).mixed_precision == "fp16"
+    assert (
+        TrainingArguments(fp8=True).mixed_precision == TrainingArguments(fp8=True, bf16=True).mixed_precision == "fp8"
+    )
 
 
 def test_all_trackers_are_those_installed(monkeypatch):

@@ -20,6 +20,8 @@ OURS = {
     "layerwise_lr_decay",
     "max_grad_value",
     "adaptive_clip_ratio",
+    "fp8",
+    "sampling_weights",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

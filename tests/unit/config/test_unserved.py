@@ -55,7 +55,7 @@ MORE = [
 
 
 def test_every_row_is_shown():
-    assert set(ASKED) == set(UNSERVED) - {"mixed_precision"}
+    assert set(ASKED) == set(UNSERVED)
     assert set(ASKED) <= {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 
 
@@ -85,12 +85,6 @@ def test_what_the_environment_asks_for_is_refused_too(monkeypatch, variable):
     TrainingArguments("out")
     monkeypatch.setenv(variable, "true")
     with pytest.raises(NotServedError, match=f"{variable} in the environment"):
-        TrainingArguments("out")
-
-
-def test_a_precision_of_the_environment_that_nothing_serves(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
-    with pytest.raises(NotServedError, match="mixed_precision='fp8'"):
         TrainingArguments("out")
 
 

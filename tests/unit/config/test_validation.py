@@ -72,6 +72,9 @@ BAD = [
     ({"max_grad_norm": -1.0}, ["max_grad_norm=-1.0", "0 to leave gradients unclipped"]),
     ({"max_grad_norm": math.nan}, ["max_grad_norm=nan", "Write 1.0"]),
     ({"max_grad_value": 0}, ["max_grad_value=0", "above 0", "0.5", "None to clip by norm"]),
+    ({"fp8": True, "fp16": True}, ["fp8=True and fp16=True cannot both be", "Write fp8=True alone"]),
+    ({"sampling_weights": "balanced"}, ["train_sampling_strategy='random'", "sampling_weights='balanced'", "both"]),
+    ({"train_sampling_strategy": "weighted"}, ["'weighted'", "sampling_weights=None", "'balanced' or a column"]),
     ({"adaptive_clip_ratio": -0.01}, ["adaptive_clip_ratio=-0.01", "above 0", "0.01"]),
     ({"max_grad_value": 1.0, "adaptive_clip_ratio": 0.1}, ["max_grad_value=1.0 and adaptive_clip_ratio=0.1", "one of"]),
     (

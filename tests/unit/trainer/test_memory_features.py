@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 import surestep
 from surestep.engine.recompute import Recompute
-from surestep.errors import ArgumentError, MissingPackageError, ModelError, NotServedError
+from surestep.errors import ArgumentError, MissingPackageError, ModelError
 
 BASE = {"per_device_train_batch_size": 4, "max_steps": 4, "logging_steps": 1, "learning_rate": 1e-2}
 TEXTS = {"train": Documents, "data_collator": pad}
@@ -324,10 +323,13 @@ def test_settings_of_kernels_without_kernels_are_refused(tmp_path: Path) -> None
         arguments(tmp_path, liger_kernel_config={"rope": True})
 
 
-def test_fp8_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_is_refused_where_the_hardware_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = r"fp8 is True, but cpu does not multiply in float8.*capability 8.9.*Set bf16=True"
+    with pytest.raises(ArgumentError, match=refused):
+        quick(tmp_path, fp8=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
-    with pytest.raises((NotServedError, ArgumentError), match=re.compile("fp8")):
-        arguments(tmp_path)
+    with pytest.raises(ArgumentError, match=refused):
+        quick(tmp_path)
 
 
 def test_noise_is_gone_after_training() -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from surestep.config.rules import Choice, Names, whole
+from surestep.config.rules import Choice, Names, Text, whole
 from surestep.config.topic import Topic
 
-SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance")
+SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance", "weighted")
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
@@ -41,9 +41,27 @@ class DataArguments:
         default="random", metadata={"help": "Order of the training samples.", "choices": [*SAMPLING]}
     )
     length_column_name: str = field(default="length", metadata={"help": "Column that holds the samples' lengths."})
+    sampling_weights: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "What train_sampling_strategy='weighted' draws by: a column of the training set that holds the "
+            "samples' weights, or 'balanced', by which every class is drawn as often as any other."
+        },
+    )
 
 
 def _check(args: DataArguments) -> Iterator[str]:
+    yield from _check_workers(args)
+    if (args.train_sampling_strategy == "weighted") != (args.sampling_weights is not None):
+        yield (
+            f"train_sampling_strategy={args.train_sampling_strategy!r} and sampling_weights={args.sampling_weights!r} "
+            "go together only as train_sampling_strategy='weighted' with sampling_weights='balanced' or a column's "
+            "name. Write both or neither."
+        )
+
+
+def _check_workers(args: DataArguments) -> Iterator[str]:
     if args.dataloader_num_workers > 0:
         return
     for name, off in (
@@ -67,6 +85,7 @@ DATA = Topic(
         "dataloader_multiprocessing_context": Choice(START_METHODS, optional=True),
         "label_names": Names(optional=True),
         "train_sampling_strategy": Choice(SAMPLING),
+        "sampling_weights": Text(optional=True),
     },
     check=_check,
 )

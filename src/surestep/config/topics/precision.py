@@ -22,11 +22,21 @@ class PrecisionArguments:
     tf32: bool | None = field(
         default=None, metadata={"help": "Allow TF32 in float32 products (Ampere and newer); None leaves it to torch."}
     )
+    fp8: bool = field(
+        default=False,
+        kw_only=True,
+        metadata={
+            "help": "Compute the products of linear layers in float8 and the rest in bfloat16 (NVIDIA GPUs of compute "
+            "capability 8.9 and newer; needs torchao)."
+        },
+    )
 
 
 def _check(args: PrecisionArguments) -> Iterator[str]:
     if args.fp16 and args.bf16:
         yield "fp16=True and bf16=True cannot both be. Write bf16=True alone, or fp16=True alone on older GPUs."
+    if args.fp8 and args.fp16:
+        yield "fp8=True and fp16=True cannot both be. Write fp8=True alone: what is not in float8 is in bfloat16."
     if args.fp16_full_eval and args.bf16_full_eval:
         yield "fp16_full_eval=True and bf16_full_eval=True cannot both be. Write one of them."
 

@@ -16,7 +16,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class SingleDevice:
     """The whole model on one device; nothing to exchange."""
 
-    precisions = frozenset({"no", "bf16", "fp16"})
+    precisions = frozenset({"no", "bf16", "fp16", "fp8"})
 
     def __init__(self, world: World, device: torch.device) -> None:
         self.world = world

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from surestep.data.columns import (
+    LABEL_ALIASES,
     ColumnFilter,
     ModelColumns,
     drop_unused,
@@ -17,8 +18,9 @@ from surestep.data.columns import (
 )
 from surestep.data.grouping import lengths_of
 from surestep.data.loaders import LoaderSettings, build_loader, has_length, num_samples
-from surestep.data.samplers import SequentialSampler
+from surestep.data.samplers import SequentialSampler, WeightedSeededSampler
 from surestep.data.sources import as_dataset
+from surestep.data.weights import sampling_weights
 from surestep.errors import ArgumentError
 from surestep.trainer.points.face import Face
 
@@ -30,6 +32,7 @@ class LoadingPoints(Face):
         """Return the loader of the training set."""
         if self.train_dataset is None:
             raise ArgumentError("Training needs train_dataset, which is None. Pass one to Trainer.")
+        self._check_weights()
         return self._get_dataloader(
             self.train_dataset,
             description="Training",
@@ -129,6 +132,14 @@ class LoadingPoints(Face):
             return None
         return self._make_sampler(self.args.train_sampling_strategy, dataset, self._train_batch_size)
 
+    def _check_weights(self) -> None:
+        """Raise where samples are to be drawn by weight from a stream, which nothing can draw from."""
+        if self.args.sampling_weights is not None and not has_length(self.train_dataset):
+            raise ArgumentError(
+                f"sampling_weights={self.args.sampling_weights!r} needs samples that can be drawn by their number, and "
+                "the training set is a stream. Draw in the stream itself, or give a dataset with a length."
+            )
+
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Return the sampler of an evaluation set: in order, or grouped by length where training is."""
         if eval_dataset is None or not has_length(eval_dataset):
@@ -147,6 +158,8 @@ class LoadingPoints(Face):
             return RandomSampler(dataset)
         if strategy == "group_by_length":
             return self._length_grouped(dataset, batch_size * self.args.gradient_accumulation_steps, None)
+        if strategy == "weighted":
+            return self._weighted(dataset)
         return self._rebalanced(dataset)
 
     def _lengths(self, dataset: Any) -> Any:
@@ -157,6 +170,13 @@ class LoadingPoints(Face):
         from surestep.data.grouping import LengthGroupedSampler
 
         return LengthGroupedSampler(batch_size, lengths=self._lengths(dataset), seed=seed)
+
+    def _weighted(self, dataset: Any) -> Any:
+        """Return a sampler that draws by weight, with replacement; the weights' column may be one the model drops."""
+        rule, source = self.args.sampling_weights, self.train_dataset
+        assert rule is not None
+        weights = sampling_weights(dataset if source is None else source, rule, [*self.label_names, *LABEL_ALIASES])
+        return WeightedSeededSampler(weights, len(dataset), self._data_seed())
 
     def _rebalanced(self, dataset: Any) -> Any:
         from surestep.data.grouping import BatchRebalanceSampler

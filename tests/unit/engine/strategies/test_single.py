@@ -16,6 +16,6 @@ def test_everything_is_as_it_was() -> None:
     assert strategy.unwrap(model) is model
     assert strategy.mean(value) is value
     assert strategy.gather({"a": value})["a"] is value
-    assert strategy.precisions == {"no", "bf16", "fp16"}
+    assert strategy.precisions == {"no", "bf16", "fp16", "fp8"}
     with strategy.accumulating(model, last=False), strategy.accumulating(model, last=True):
         pass

@@ -95,6 +95,62 @@ def test_batches_are_balanced(tmp_path: Path) -> None:
     assert len(trainer.get_train_dataloader()) == 4
 
 
+class Uneven(Points):
+    """20 samples, 2 of them of the rare class; the model takes no weight."""
+
+    column_names = ("x", "labels", "rare", "weight")
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return [self[number][index] for number in range(len(self))]
+        rare = index >= 18
+        return {**super().__getitem__(index), "rare": int(rare), "weight": 3.0 if rare else 0.0}
+
+
+def drawn(tmp_path: Path, rule: str, **settings: Any) -> list[int]:
+    trainer = quick(
+        tmp_path,
+        train_dataset=Uneven(),
+        train_sampling_strategy="weighted",
+        sampling_weights=rule,
+        label_names=["rare"],
+        remove_unused_columns=False,
+        **settings,
+    )
+    sampler = sampler_of(trainer)
+    assert len(sampler) == 20
+    assert (
+        list(sampler)
+        == torch.multinomial(sampler.weights, 20, True, generator=torch.Generator().manual_seed(3)).tolist()
+    )
+    return [index for _ in range(200) for index in sampler]
+
+
+def test_samples_are_drawn_by_the_weights_of_a_column(tmp_path: Path) -> None:
+    assert set(drawn(tmp_path, "weight", data_seed=3)) == {18, 19}
+
+
+def test_classes_are_drawn_as_often_as_each_other(tmp_path: Path) -> None:
+    rare = sum(index >= 18 for index in drawn(tmp_path, "balanced", data_seed=3))
+    assert 0.47 < rare / 4000 < 0.53
+
+
+def test_weights_may_stand_in_a_column_that_the_model_does_not_take(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list([{"x": [1.0, 2.0, 3.0], "labels": [float(i)], "w": i % 2} for i in range(20)])
+    settings = {"train_sampling_strategy": "weighted", "sampling_weights": "w"}
+    loader = quick(tmp_path, train_dataset=rows.with_format("torch"), **settings).get_train_dataloader()
+    batches = list(loader)
+
+    assert len(batches) == 5
+    assert all("w" not in batch and bool((batch["labels"] % 2 == 1).all()) for batch in batches)
+
+
+def test_a_stream_is_not_drawn_from(tmp_path: Path) -> None:
+    settings = {"train_sampling_strategy": "weighted", "sampling_weights": "balanced", "max_steps": 2}
+    with pytest.raises(ArgumentError, match=r"sampling_weights='balanced' needs samples.*is a stream"):
+        quick(tmp_path, train_dataset=Stream(), **settings).train()
+
+
 def test_what_has_no_length_has_no_sampler(tmp_path: Path) -> None:
     trainer = quick(tmp_path, train_dataset=Stream(), max_steps=2)
 
