@@ -19,7 +19,6 @@ from surestep.callbacks.notebook import (
 )
 from surestep.callbacks.progress import ProgressCallback
 from surestep.errors import MissingPackageError
-from surestep.optional import installed
 from surestep.training.state import TrainerState
 
 METRICS = {
@@ -123,10 +122,10 @@ def test_outside_of_a_kernel_progress_is_a_bar():
     assert default_progress() is ProgressCallback
 
 
-@pytest.mark.skipif(installed("IPython"), reason="IPython is installed")
-def test_ipython_is_asked_for_by_name():
+def test_ipython_is_asked_for_by_name(monkeypatch):
     from surestep.callbacks.notebook import NotebookProgressCallback
 
+    monkeypatch.setattr("surestep.optional.installed", lambda module: False)
     with pytest.raises(MissingPackageError, match=r"NotebookProgressCallback needs .*IPython.* pip install IPython"):
         NotebookProgressCallback()
 
