@@ -17,7 +17,7 @@ _HOMES = {
     "surestep.callbacks.profiler": ("ProfilerCallback",),
     "surestep.callbacks.progress": ("ProgressCallback",),
     "surestep.callbacks.trackers.tensorboard": ("TensorBoardCallback",),
-    "surestep.config.arguments": ("TrainingArguments",),
+    "surestep.config.arguments": ("Seq2SeqTrainingArguments", "TrainingArguments"),
     "surestep.config.enums": ("IntervalStrategy", "OptimizerNames", "SaveStrategy", "SchedulerType"),
     "surestep.config.parser": ("HfArgumentParser",),
     "surestep.data.collators.default": ("DefaultDataCollator", "default_data_collator"),
@@ -31,6 +31,7 @@ _HOMES = {
     "surestep.errors": ("SurestepError",),
     "surestep.metrics.prediction": ("EvalLoopOutput", "EvalPrediction", "PredictionOutput", "TrainOutput"),
     "surestep.runtime.random": ("seed_everything",),
+    "surestep.trainer.seq2seq": ("Seq2SeqTrainer",),
     "surestep.trainer.trainer": ("Trainer",),
     "surestep.training.callback": ("TrainerCallback",),
     "surestep.training.state": ("ExportableState", "TrainerControl", "TrainerState"),
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from surestep.callbacks.profiler import ProfilerCallback as ProfilerCallback
     from surestep.callbacks.progress import ProgressCallback as ProgressCallback
     from surestep.callbacks.trackers.tensorboard import TensorBoardCallback as TensorBoardCallback
+    from surestep.config.arguments import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
     from surestep.config.arguments import TrainingArguments as TrainingArguments
     from surestep.config.enums import IntervalStrategy as IntervalStrategy
     from surestep.config.enums import OptimizerNames as OptimizerNames
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from surestep.metrics.prediction import PredictionOutput as PredictionOutput
     from surestep.metrics.prediction import TrainOutput as TrainOutput
     from surestep.runtime.random import seed_everything as seed_everything
+    from surestep.trainer.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
     from surestep.trainer.trainer import Trainer as Trainer
     from surestep.training.callback import TrainerCallback as TrainerCallback
     from surestep.training.state import ExportableState as ExportableState

@@ -26,6 +26,10 @@ CENSUS = (
     "_save_checkpoint", "_save_optimizer_and_scheduler", "_save_rng_state", "_save_scaler",
     "_set_signature_columns_if_needed", "_track_num_input_tokens",
 )  # fmt: skip
+# What a trainer that generates has of its own.
+GENERATING = (
+    "__init__", "evaluate", "load_generation_config", "predict", "prediction_step", "_pad_tensors_to_max_len",
+)  # fmt: skip
 
 
 def signature(function: Any) -> str:
@@ -43,6 +47,7 @@ def surface() -> dict[str, Any]:
     return {
         "names": sorted(surestep.__all__),
         "Trainer": {name: signature(getattr(trainer, name)) for name in ("__init__", *methods, *CENSUS)},
+        "Seq2SeqTrainer": {name: signature(getattr(surestep.Seq2SeqTrainer, name)) for name in GENERATING},
         "TrainerCallback": {name: signature(getattr(surestep.TrainerCallback, name)) for name in EVENTS},
         "fields": {
             kind.__name__: [f"{field.name}: {field.type}" for field in dataclasses.fields(kind)]
@@ -99,18 +104,22 @@ def test_type_checkers_see_the_same_names() -> None:
     assert seen == {(module, name, name) for module, names in surestep._HOMES.items() for name in names}
 
 
-def test_methods_have_the_parameters_of_the_original() -> None:
+@pytest.mark.parametrize("kind", ["Trainer", "Seq2SeqTrainer"])
+def test_methods_have_the_parameters_of_the_original(kind: str) -> None:
     import transformers
 
-    theirs, ours = transformers.Trainer, surestep.Trainer
+    theirs, ours = getattr(transformers, kind), getattr(surestep, kind)
     later = {"hyperparameter_search", "init_hf_repo", "push_to_hub", "create_model_card"}
     for name in [name for name in dir(ours) if hasattr(theirs, name) and inspect.isfunction(getattr(ours, name))]:
         if name in later or (name.startswith("__") and name != "__init__"):
             continue
         one, other = (inspect.signature(getattr(kind, name)).parameters for kind in (theirs, ours))
-        mine = {key: value.default for key, value in other.items() if value.kind is not value.VAR_KEYWORD}
-        assert list(mine)[: len(one)] == list(one), name
-        assert {key: mine[key] for key in one} == {key: value.default for key, value in one.items()}, name
+        stock, mine = (
+            {key: value.default for key, value in side.items() if value.kind is not value.VAR_KEYWORD}
+            for side in (one, other)
+        )
+        assert list(mine)[: len(stock)] == list(stock), name
+        assert {key: mine[key] for key in stock} == stock, name
 
 
 def test_events_are_those_of_the_original_in_its_words() -> None:

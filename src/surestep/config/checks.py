@@ -46,6 +46,11 @@ def check(args: TrainingArguments) -> Iterator[str]:
     yield from _check_best_model(args)
     yield from _check_devices(args)
     yield from _check_clipping(args)
+    if getattr(args, "sortish_sampler", False) and args.train_sampling_strategy != "random":
+        yield (
+            f'sortish_sampler=True and train_sampling_strategy="{args.train_sampling_strategy}" are two orders of the '
+            "training samples. Write one of them."
+        )
     if args.lr_scheduler_type in _WATCHES_METRIC and args.eval_strategy == IntervalStrategy.NO:
         name = SchedulerType(args.lr_scheduler_type).value
         yield (

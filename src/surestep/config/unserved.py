@@ -58,11 +58,6 @@ UNSERVED: dict[str, Unserved] = {
     "fsdp_config": Unserved("C2", _switches_nothing_on),
     "deepspeed": Unserved("C4"),
     "debug": Unserved("C5", lambda options: DebugOption.TPU_METRICS_DEBUG not in options),
-    "sortish_sampler": Unserved("B3"),
-    "predict_with_generate": Unserved("B3"),
-    "generation_max_length": Unserved("B3"),
-    "generation_num_beams": Unserved("B3"),
-    "generation_config": Unserved("B3"),
 }
 # What `accelerate launch` asks for through the environment.
 UNSERVED_ENVIRONMENT = {"ACCELERATE_USE_DEEPSPEED": "C4", "ACCELERATE_USE_FSDP": "C2"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from surestep.losses.items import IGNORED
-from surestep.metrics.collect import Collector
+from surestep.metrics.collect import PADDING, Collector
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
 from surestep.runtime.nested import batch_length, to_plain
 from surestep.training.protocols import Fires
@@ -32,6 +32,7 @@ class EvaluationPlan:
     """What an evaluation does, worked out before its first batch.
 
     With `batch_metrics` a metric sees batch after batch, and outputs are kept beyond that only if `collect` says so.
+    `padding` joins predictions of different widths.
     """
 
     model: nn.Module
@@ -51,6 +52,7 @@ class EvaluationPlan:
     shifted_labels: bool = False
     hide_nonfinite: bool = False
     collect: bool = True
+    padding: int = PADDING
 
 
 @dataclass
@@ -86,6 +88,7 @@ class WeighedLoss:
 def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
     """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself."""
     kept = {name: Collector(concatenate=plan.concatenate) for name in ("logits", "labels", "inputs", "losses")}
+    kept["logits"].padding = plan.padding
     loss, seen, metrics = WeighedLoss(), 0, None
     for step, (inputs, is_last) in enumerate(_with_last(batches), start=1):
         size = batch_length(inputs) or 0

@@ -38,11 +38,6 @@ ASKED = {
     "fsdp_config": {"min_num_params": 1},
     "deepspeed": {"zero_optimization": {"stage": 2}},
     "debug": "tpu_metrics_debug",
-    "sortish_sampler": True,
-    "predict_with_generate": True,
-    "generation_max_length": 10,
-    "generation_num_beams": 4,
-    "generation_config": "path",
 }
 MORE = [
     ("debug", "underflow_overflow tpu_metrics_debug"),

@@ -12,7 +12,9 @@ from surestep.config.topic import Topic
 class GenerationArguments:
     """Evaluation by generation."""
 
-    sortish_sampler: bool = field(default=False, metadata={"help": "Sort samples roughly by length."})
+    sortish_sampler: bool = field(
+        default=False, metadata={"help": "Put training samples of similar lengths into one batch."}
+    )
     predict_with_generate: bool = field(
         default=False, metadata={"help": "Generate in evaluation and prediction, for metrics on text."}
     )

@@ -9,13 +9,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.data.loaders import has_length, num_samples
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.losses.items import shifts_labels
+from surestep.metrics.collect import PADDING
 from surestep.metrics.prediction import EvalLoopOutput, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
@@ -61,11 +62,17 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         return metrics
 
     def _evaluate_each(
-        self, datasets: dict[str, Any], given: bool, ignore_keys: list[str] | None, prefix: str
+        self, datasets: dict[str, Any], given: bool, ignore_keys: list[str] | None, prefix: str, **further: Any
     ) -> dict[str, float]:
+        """Evaluate set by set; `further` are arguments that a subclass's `evaluate` takes besides."""
         metrics: dict[str, float] = {}
         for name, dataset in datasets.items():
-            metrics |= self.evaluate(dataset if given else name, ignore_keys, f"{prefix}_{name}")
+            metrics |= self.evaluate(
+                eval_dataset=dataset if given else name,
+                ignore_keys=ignore_keys,
+                metric_key_prefix=f"{prefix}_{name}",
+                **further,
+            )
         return metrics
 
     def predict(
@@ -122,6 +129,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
             offload_every=args.eval_accumulation_steps,
             shifted_labels=self._item_use.shifted if self._item_use is not None else shifts_labels(self.model),
             hide_nonfinite=self._hides_nonfinite(),
+            padding=self._prediction_padding(),
             collect=not args.batch_eval_metrics or description == "Prediction",
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
@@ -157,6 +165,10 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
             switch()
         return model
 
+    def _prediction_padding(self) -> int:
+        """Return what joins predictions of batches whose second dimensions differ."""
+        return PADDING
+
     def _hides_nonfinite(self) -> bool:
         """Say whether the user, and not only the default, asks for a log without NaN."""
         return self.args.logging_nan_inf_filter and "logging_nan_inf_filter" in getattr(self.args, "_given", ())
@@ -175,18 +187,23 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         with_loss = has_labels or unlabelled_loss
         inputs = self._prepare_inputs(inputs)
         labels = detach(tuple(inputs.get(name) for name in self.label_names)) if with_loss else None
-        loss = None
-        with torch.no_grad(), self.compute_loss_context_manager():
-            if with_loss:
-                count = self._get_num_items_in_batch([inputs], self.args.device)
-                loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
-                loss = loss.detach().mean()
-            else:
+        if with_loss:
+            loss, outputs = self._loss_without_gradients(model, inputs)
+        else:
+            loss = None
+            with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = model(**inputs)
         if prediction_loss_only:
             return loss, None, None
         logits = detach(predictions_of(outputs, self._ignored(ignore_keys), with_loss=with_loss))
         return loss, _alone(logits), _alone(labels)
+
+    def _loss_without_gradients(self, model: nn.Module, inputs: Any) -> tuple[Tensor, Any]:
+        """Return the loss of a batch, as a number on the device, and the model's outputs."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            count = self._get_num_items_in_batch([inputs], self.args.device)
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
+            return loss.detach().mean(), outputs
 
     def _ignored(self, ignore_keys: list[str] | None) -> list[str]:
         if ignore_keys is not None:

@@ -17,6 +17,7 @@ from surestep.checkpoint.weights import load_weights, save_weights
 from surestep.config.enums import SaveStrategy
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
+from surestep.trainer.generation import check_generation_config
 from surestep.trainer.points.stepping import SteppingPoints
 
 logger = get_logger(__name__)
@@ -110,9 +111,12 @@ class SavingPoints(SteppingPoints):
             self.state.best_model_checkpoint = str(best)
 
     def check_saveable(self) -> None:
-        """Find out before the first step, not at the first save, whether the update's state can be saved."""
+        """Find out before the first step, not at the first save, whether what a checkpoint holds can be saved."""
         args = self.args
-        if args.save_strategy == SaveStrategy.NO or args.save_only_model:
+        if args.save_strategy == SaveStrategy.NO:
+            return
+        check_generation_config(self.model)
+        if args.save_only_model:
             return
         if self.optimizer is not None and not try_codec(self.optimizer, self._names_by_parameter()):
             logger.warning(
