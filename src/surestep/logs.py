@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
+import warnings
 from functools import cache
+from typing import Any
 
 _ROOT = "surestep"
 # The names that the original's `log_level` takes.
@@ -65,3 +68,17 @@ def set_level(level: str) -> None:
 def warn_once(logger: logging.Logger, message: str) -> None:
     """Warn about `message` the first time it is said in this process."""
     logger.warning(message)
+
+
+def warn_where_written(method: Any, message: str) -> None:
+    """Warn of an older form once, at the line where the method is written that should change."""
+    function = inspect.unwrap(getattr(method, "__func__", method))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        warnings.warn(message, FutureWarning, stacklevel=3)
+        return
+    module = sys.modules.get(function.__module__)
+    registry = None if module is None else vars(module).setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        message, FutureWarning, code.co_filename, code.co_firstlineno, function.__module__, registry=registry
+    )

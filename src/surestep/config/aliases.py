@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from surestep.config.folders import dated_folder
 from surestep.config.messages import shown
 from surestep.errors import ArgumentError
 
@@ -63,12 +64,28 @@ class Renamed(Alias):
             raise ArgumentError(f"{name}={value!r} cannot be right: {error}") from None
         return {} if new is NOTHING else {self.to: new}
 
+    def read(self, args: Any, /) -> Any:
+        """Return what the old name holds, for arguments of today."""
+        return self.back(getattr(args, self.to))
+
     def advice(self, name: str, value: Any, /) -> str:
         """Return the assignment to write today."""
         settings = self.take(name, value)
         if not settings:
             return f"leave it out; it is called {self.to} today"
         return f"write {shown(self.to, settings[self.to])}{self.note}"
+
+
+@dataclass(frozen=True)
+class LoggingDir(Renamed):
+    """The folder of TensorBoard's files, which older scripts read before training, to write there themselves."""
+
+    def read(self, args: Any, /) -> Any:
+        """Return the folder; one with the time in its name is settled when it is first read."""
+        folder = self.back(getattr(args, self.to))
+        if folder is None:
+            folder = args.tensorboard_dir = str(dated_folder(args.output_dir))
+        return folder
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,7 @@ ALIASES: dict[str, Alias] = {
     "tpu_num_cores": Refused(int, None, "Tell the launcher how many processes to start; it is no setting of the run."),
     "tpu_metrics_debug": _flag("debug", "tpu_metrics_debug", back=lambda today: "tpu_metrics_debug" in today),
     # Output, logging, Hub
-    "logging_dir": Renamed(
+    "logging_dir": LoggingDir(
         to="tensorboard_dir",
         back=_tensorboard_dir,
         note=", or set the environment variable TENSORBOARD_LOGGING_DIR",
@@ -217,6 +234,9 @@ OLD_VALUES: dict[tuple[str, object], Any] = {
     ("ddp_backend", "ccl"): "xccl",
     ("debug", True): "tpu_metrics_debug",
 }
+
+# Intervals of which -1 once meant never, and the strategy that says so today.
+NEVER = {"logging_steps": "logging_strategy", "save_steps": "save_strategy", "eval_steps": "eval_strategy"}
 
 # Names that people try and no version had.
 GUESSES = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
-from surestep.config.aliases import ALIASES, GUESSES, NOTHING, Alias, Renamed, old_value
+from surestep.config.aliases import ALIASES, GUESSES, NEVER, NOTHING, Alias, Renamed, old_value
 from surestep.config.messages import shown
 from surestep.config.nearest import nearest
 from surestep.config.topics.memory import MIRRORS
@@ -70,6 +70,12 @@ class Translation:
         return name in self.known and (name not in MIRRORS or self.complete or value is None)
 
     def _take_today(self, name: str, value: Any) -> None:
+        if name in NEVER and value == -1:
+            self.values[NEVER[name]] = "no"
+            self.notes.append(f'{name}=-1: write {NEVER[name]}="no"')
+            return
+        if name in NEVER.values() and self.values.get(name) == "no":
+            return
         new = old_value(name, value)
         if new is not NOTHING:
             self.notes.append(f"{name}={value!r}: write {name}={new!r}")
@@ -171,7 +177,7 @@ class OldNames(metaclass=ArgumentsType):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
             if isinstance(alias, Renamed):
                 warnings.warn(f"{name} is an older name; read {alias.to}.", FutureWarning, stacklevel=2)
-                return alias.back(getattr(self, alias.to))
+                return alias.read(self)
             warnings.warn(f"{name} is gone and has no effect.", FutureWarning, stacklevel=2)
             return self.__dict__.get("_old", {}).get(name, alias.default)
 

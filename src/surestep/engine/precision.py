@@ -26,6 +26,7 @@ class Precision:
     """Float32 throughout: nothing around forward, plain backward, plain step. Base of the others."""
 
     name = "no"
+    scaler: torch.amp.GradScaler | None = None
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -108,7 +109,7 @@ class ScaledAutocast(Autocast):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._scaler = torch.amp.GradScaler(device.type)
+        self.scaler: torch.amp.GradScaler = torch.amp.GradScaler(device.type)
         self._unscaled = False
         self._stepped = False
         self._watched: Optimizer | None = None
@@ -119,20 +120,20 @@ class ScaledAutocast(Autocast):
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from the scaled loss."""
-        torch.autograd.backward(self._scaler.scale(loss), **kwargs)
+        torch.autograd.backward(self.scaler.scale(loss), **kwargs)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale, once a step."""
         if not self._unscaled:
-            self._scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)
             self._unscaled = True
 
     def step(self, optimizer: Optimizer) -> bool:
         """Step unless a gradient overflowed, then adapt the scale."""
         self._watch(optimizer)
         self._stepped = self._unscaled = False
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        self.scaler.step(optimizer)
+        self.scaler.update()
         return self._stepped
 
     def _watch(self, optimizer: Optimizer) -> None:
@@ -146,11 +147,11 @@ class ScaledAutocast(Autocast):
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return the scale and its growth counter."""
-        return self._scaler.state_dict()
+        return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the scale back."""
-        self._scaler.load_state_dict(state)
+        self.scaler.load_state_dict(state)
 
 
 def make_precision(name: str, device: torch.device) -> Precision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -54,6 +55,20 @@ class PredictionOutput(NamedTuple):
     predictions: Arrays
     label_ids: Arrays | None
     metrics: dict[str, float] | None
+
+
+class PredictionMetrics(dict[str, float]):
+    """The metrics of a prediction; those of a test set are found under the names of older versions as well.
+
+    Up to 4.5 `predict` put `eval_` before every name, as `evaluate` does.
+    """
+
+    def __missing__(self, name: str) -> float:
+        today = f"test_{name.removeprefix('eval_')}"
+        if not name.startswith("eval_") or today not in self:
+            raise KeyError(name)
+        warnings.warn(f"The metrics of predict() are named '{today}' today, not '{name}'.", FutureWarning, stacklevel=2)
+        return self[today]
 
 
 class TrainOutput(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ from surestep.engine.engine import Engine
 from surestep.engine.precision import make_precision
 from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.single import SingleDevice
-from surestep.errors import NotServedError
+from surestep.errors import ArgumentError, NotServedError
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
@@ -27,6 +27,8 @@ from surestep.training.state import TrainerState
 from surestep.training.tally import Tally
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from surestep.trainer.trainer import Trainer
 
 
@@ -104,11 +106,10 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     trainer.state = state
     if trainer._created_lr_scheduler:
         trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
-    trainer.create_optimizer_and_scheduler(num_training_steps=plan.max_steps)
-    assert trainer.optimizer is not None
+    optimizer = _make_updates(trainer, plan.max_steps)
     trainer.check_saveable()
     engine.drive(
-        trainer.optimizer,
+        optimizer,
         trainer.lr_scheduler,
         trainer._clipper(),
         steps_schedule=not needs_metric(trainer.lr_scheduler),
@@ -138,6 +139,22 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     events.train_dataloader = loader
     events.refresh()
     return run
+
+
+def _make_updates(trainer: Trainer, steps: int) -> Optimizer:
+    """Make optimizer and schedule; an override may keep them on the trainer, or only return the pair."""
+    # The annotation says that nothing is returned; overrides, and those of the first versions, know better.
+    make: Callable[..., Any] = trainer.create_optimizer_and_scheduler
+    made = make(num_training_steps=steps)
+    if trainer.optimizer is None and isinstance(made, tuple):
+        trainer.optimizer, trainer.lr_scheduler = made
+        trainer._created_lr_scheduler = True
+    if trainer.optimizer is None or trainer.lr_scheduler is None:
+        raise ArgumentError(
+            f"{type(trainer).__name__}.create_optimizer_and_scheduler made no optimizer, or no schedule. Set "
+            "self.optimizer and self.lr_scheduler in it, or return the two."
+        )
+    return trainer.optimizer
 
 
 def _begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> TrainerState:

@@ -31,10 +31,16 @@ from surestep.trainer.assemble import assemble, make_engine, prepared_model, see
 from surestep.trainer.batch_size import Beginning, find_batch_size
 from surestep.trainer.checks import check_objects, check_trainable
 from surestep.trainer.defaults import default_callbacks, default_collator
-from surestep.trainer.older import adapt_older_methods, take_older_arguments
-from surestep.trainer.points.evaluating import EvaluatingPoints
-from surestep.trainer.points.optimizing import OptimizingPoints
-from surestep.trainer.points.saving import SavingPoints
+from surestep.trainer.older import (
+    adapt_older_methods,
+    older_calls,
+    older_resume,
+    serving_arguments,
+    take_older_arguments,
+    values_arguments,
+    with_writer,
+)
+from surestep.trainer.points.older import OlderPoints
 from surestep.trainer.points.unserved import UnservedPoints
 from surestep.trainer.quantised import check_quantised
 from surestep.trainer.resume import find_checkpoint, load_state
@@ -47,7 +53,7 @@ from surestep.training.state import TrainerControl, TrainerState
 logger = logs.get_logger(__name__)
 
 
-class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
+class Trainer(OlderPoints, UnservedPoints):
     """Trains, evaluates and predicts with a model, as `args` say.
 
     Same constructor, methods and defaults as the `Trainer` of transformers; docs/differences.md lists where it differs
@@ -91,6 +97,8 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.processing_class = take_older_arguments(older, known, processing_class)
         self.args = TrainingArguments(output_dir="tmp_trainer") if args is None else adopt_arguments(args)
         seed_run(self.args)
+        if "prediction_loss_only" in older:
+            self.args.prediction_loss_only = older["prediction_loss_only"]
         self._memory = MemoryMeter(enabled=not self.args.skip_memory_metrics, device=self.args.device)
         self._memory.start("init")
         logs.set_level(self.args.log_level)
@@ -111,7 +119,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         adapt_older_methods(self)
         self.callback_handler = Events(
             self,
-            [DefaultFlowCallback, *default_callbacks(self.args, callbacks or [])],
+            [DefaultFlowCallback, *with_writer(default_callbacks(self.args, callbacks or []), older.get("tb_writer"))],
             model=self.model,
             processing_class=self.processing_class,
         )
@@ -184,6 +192,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         resume_from_checkpoint: str | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
+        **older: Any,
     ) -> TrainOutput:
         """Train and return `(global_step, training_loss, metrics)`.
 
@@ -193,6 +202,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             trial: The trial of a search.
             ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
         """
+        resume_from_checkpoint = older_resume(older, resume_from_checkpoint)
         if self.args.auto_find_batch_size:
             resume_from_checkpoint = self._continue_with_size_found(resume_from_checkpoint)
         run = partial(
@@ -299,6 +309,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
             learning_rate=tally.learning_rate,
         )
 
+    @older_calls(serving_arguments)
     def _maybe_log_save_evaluate(
         self,
         tr_loss: Any,
@@ -350,6 +361,7 @@ class Trainer(EvaluatingPoints, OptimizingPoints, SavingPoints, UnservedPoints):
         self.callback_handler.fire("on_train_end")
         return TrainOutput(state.global_step, metrics["train_loss"], metrics)
 
+    @older_calls(values_arguments)
     def set_initial_training_values(
         self, args: TrainingArguments, dataloader: Any
     ) -> tuple[int, int, int, float, int, int, int]:

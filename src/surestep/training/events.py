@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Protocol
 
 from surestep.errors import ArgumentError
-from surestep.logs import get_logger
+from surestep.logs import get_logger, warn_where_written
 from surestep.training.callback import EVENTS, TrainerCallback
 from surestep.training.state import ExportableState, TrainerControl, TrainerState
 
@@ -47,6 +48,26 @@ def listens(callback: Any, event: str) -> bool:
         return False
     # The original's own base class has empty methods too, and its callbacks are welcome here.
     return getattr(function, "__qualname__", "") != f"TrainerCallback.{event}"
+
+
+def _listener(callback: Any, event: str) -> Listener:
+    """Return what to call on `event`; a method of up to 4.45 gets the processing class as its `tokenizer`."""
+    method: Listener = getattr(callback, event)
+    try:
+        takes = inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return method
+    if "tokenizer" not in takes:
+        return method
+    name = f"{type(callback).__name__}.{event}"
+    warn_where_written(method, f"{name} takes a tokenizer: name it processing_class.")
+
+    @wraps(method)
+    def listen(*args: Any, processing_class: Any = None, **kwargs: Any) -> Any:
+        more = {"processing_class": processing_class} if "processing_class" in takes else {}
+        return method(*args, tokenizer=processing_class, **more, **kwargs)
+
+    return listen
 
 
 class Events:
@@ -111,7 +132,7 @@ class Events:
 
     def _listeners(self, event: str) -> tuple[Listener, ...]:
         if event not in self._table:
-            self._table[event] = tuple(getattr(item, event) for item in self.callbacks if listens(item, event))
+            self._table[event] = tuple(_listener(item, event) for item in self.callbacks if listens(item, event))
         return self._table[event]
 
     def __getattr__(self, name: str) -> Any:

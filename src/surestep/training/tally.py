@@ -20,7 +20,7 @@ class Tally:
         self.steps = 0
         self.grad_norm: Tensor | float | None = None
         self.learning_rate: Tensor | float | None = None
-        self._logged_loss = 0.0
+        self.logged_loss = 0.0
         self._logged_steps = 0
         self._hide_nonfinite = hide_nonfinite
 
@@ -34,22 +34,26 @@ class Tally:
         """Return the mean loss per step since the last log and start anew. This is the host read of a log."""
         total, steps = self.loss.item(), self.steps
         self.loss.zero_()
-        self.steps = 0
-        self._logged_loss += total
-        self._logged_steps += steps
+        self.logged_loss += total
+        self.begin_anew()
         return total / steps
+
+    def begin_anew(self, steps: int = 0) -> None:
+        """Count the open steps as logged, but for `steps` of them."""
+        self._logged_steps += self.steps - steps
+        self.steps = steps
 
     def mean_loss(self) -> float:
         """Return the mean loss per step of the whole run, across resumes."""
         steps = self._logged_steps + self.steps
-        return (self._logged_loss + self.loss.item()) / steps if steps else 0.0
+        return (self.logged_loss + self.loss.item()) / steps if steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, the open ones too, so that a resumed run logs what an uninterrupted one would have."""
         return {
             "loss": self.loss.item(),
             "steps": self.steps,
-            "logged_loss": self._logged_loss,
+            "logged_loss": self.logged_loss,
             "logged_steps": self._logged_steps,
             "grad_norm": _number(self.grad_norm),
             "learning_rate": _number(self.learning_rate),
@@ -59,7 +63,7 @@ class Tally:
         """Put the sums back."""
         self.loss.fill_(state["loss"])
         self.steps = state["steps"]
-        self._logged_loss = state["logged_loss"]
+        self.logged_loss = state["logged_loss"]
         self._logged_steps = state["logged_steps"]
         self.grad_norm = state["grad_norm"]
         self.learning_rate = state["learning_rate"]

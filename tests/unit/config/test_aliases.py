@@ -334,7 +334,6 @@ def test_keys_of_one_dictionary_join():
         ("group_by_length", {"train_sampling_strategy": "group_by_length"}, True),
         ("adafactor", {}, False),
         ("logging_dir", {"tensorboard_dir": "logs"}, "logs"),
-        ("logging_dir", {}, None),
         ("dispatch_batches", {}, None),
         ("split_batches", {}, False),
         ("fsdp_min_num_params", {}, 0),
@@ -360,6 +359,15 @@ def test_logging_dir_reads_the_environment(monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "elsewhere")
     with pytest.warns(FutureWarning):
         assert TrainingArguments("out").logging_dir == "elsewhere"
+
+
+def test_logging_dir_is_settled_when_it_is_read(monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    args = TrainingArguments("out")
+    with pytest.warns(FutureWarning, match="read tensorboard_dir"):
+        folder = args.logging_dir
+    assert folder.startswith("out/runs/")
+    assert args.tensorboard_dir == folder
 
 
 def test_a_setting_without_effect_reads_as_it_was_given():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surestep.config.folders import dated_folder
 from surestep.logs import get_logger, warn_once
 from surestep.optional import require
 from surestep.training.callback import TrainerCallback
@@ -95,7 +94,7 @@ class TensorBoardCallback(TrainerCallback):
         if asked is not None and trial is None:
             return asked
         runs, below = Path(args.output_dir) / "runs", trial or ""
-        new = runs / f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}" / below
+        new = dated_folder(args.output_dir) / below
         return (_written_last(runs, below) if state.global_step else None) or new
 
 

@@ -17,7 +17,7 @@ from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.losses.items import shifts_labels
 from surestep.metrics.collect import PADDING
-from surestep.metrics.prediction import EvalLoopOutput, PredictionOutput
+from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.modes import to_evaluation
@@ -91,7 +91,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.callback_handler.fire("on_predict", metrics=metrics)
         self._memory.stop("test", metrics)
-        return PredictionOutput(output.predictions, output.label_ids, metrics)
+        return PredictionOutput(output.predictions, output.label_ids, PredictionMetrics(metrics))
 
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
         metrics, samples = output.metrics or {}, output.num_samples or 0

@@ -57,6 +57,11 @@ class SavingPoints(SteppingPoints):
         return CheckpointStore(self._output_folder, world=self._world, keep_last=self.args.save_total_limit)
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint and tell that it is there."""
+        self._save_whole(model, trial)
+        self.callback_handler.fire("on_save")
+
+    def _save_whole(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
         store = self._store
         with store.staging(self.state.global_step) as stage:
@@ -66,7 +71,6 @@ class SavingPoints(SteppingPoints):
             finally:
                 self._staging_root = None
         store.prune(protect=self._protected())
-        self.callback_handler.fire("on_save")
 
     def _protected(self) -> set[Path]:
         best = self.state.best_model_checkpoint
@@ -77,13 +81,13 @@ class SavingPoints(SteppingPoints):
         if self.args.save_total_limit == 1 and self._protected():
             self._store.prune(protect=self._protected(), keep_newest=False)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any, metrics: Any = None) -> None:
         """Write everything a resume needs into `<_get_output_dir()>/checkpoint-<step>`.
 
         Files that an override writes there, before or after `super()`, become part of the checkpoint: it is complete
-        only when this method has returned.
+        only when this method has returned. `metrics` is what older overrides hand on; the best is known before.
         """
-        del model
+        del model, metrics
         self.store_flos()
         folder = Path(self._get_output_dir(trial)) / folder_name(self.state.global_step)
         self.save_model(str(folder), _internal_call=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surestep.errors import DataError
 from surestep.losses.items import ItemUse, count_items, probe_item_use, shifts_labels, undisturbed
 from surestep.runtime.device import empty_cache, to_device
+from surestep.trainer.older import group_arguments, older_calls
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
 
@@ -22,6 +23,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class SteppingPoints(Face):
     """`training_step`, `compute_loss` and what they stand on."""
 
+    @older_calls(group_arguments)
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
