@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from surestep.config.folders import dated_folder
 from surestep.config.messages import shown
 from surestep.errors import ArgumentError
 
@@ -84,6 +83,8 @@ class LoggingDir(Renamed):
         """Return the folder; one with the time in its name is settled when it is first read."""
         folder = self.back(getattr(args, self.to))
         if folder is None:
+            from surestep.config.folders import dated_folder
+
             folder = args.tensorboard_dir = str(dated_folder(args.output_dir))
         return folder
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from surestep.metrics.speed import speed_metrics
 from surestep.trainer.points.face import Face
-from surestep.training.show import show_loop
 
 if TYPE_CHECKING:
     from surestep.trainer.card import Names
@@ -101,6 +100,8 @@ class ReportingPoints(Face):
 
     def show_loop(self) -> None:
         """Print the loop, with the callbacks that listen at each of its events."""
+        from surestep.training.show import show_loop
+
         print(show_loop(self.callback_handler))  # noqa: T201 (printing is what it is for)
 
     def _close_callbacks(self) -> None:
