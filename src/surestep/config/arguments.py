@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from surestep.config import checks
 from surestep.config.construction import OldNames
@@ -14,9 +14,11 @@ from surestep.config.place import Place
 from surestep.config.rules import Rule, parse_settings
 from surestep.config.setters import Setters
 from surestep.config.topic import Topic
+from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.config.topics.seq2seq import SEQ2SEQ, GenerationArguments
 from surestep.config.unserved import refuse_unserved
 from surestep.errors import ArgumentError
+from surestep.runtime.accelerate_state import tell_accelerate
 
 
 @dataclass(repr=False)
@@ -25,8 +27,9 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time`,
     `tensorboard_dir` and those of `config.topics.craft` are ours. Making one reads the environment and changes nothing
-    outside. What cannot be right raises `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be
-    changed afterwards; `validate_parameters` looks at them again.
+    outside, but that accelerate learns the device where some library has imported it. What cannot be right raises
+    `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
+    `validate_parameters` looks at them again.
     """
 
     # A subclass may add fields that take a JSON object as a string.
@@ -47,6 +50,8 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     def __post_init__(self) -> None:
         _settle(self)
+        if not cast("AcceleratorConfig", self.accelerator_config).use_configured_state:
+            tell_accelerate(lambda: self.device)
 
     def validate_parameters(self) -> None:
         """Check every value again, after some were changed. Raises as construction does."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from surestep.config.enums import ParallelMode
 from surestep.config.topics.logging import LOG_LEVELS
@@ -35,6 +35,13 @@ class Place(AllFields):
     def _setup_devices(self) -> torch.device:
         """The original's name for `device`; setting up is the engine's work here."""
         return self.device
+
+    @property
+    def distributed_state(self) -> Any:
+        """Accelerate's state of this process, which libraries written for the original ask; needs the package."""
+        from surestep.runtime.accelerate_state import process_state
+
+        return process_state(self.device, "TrainingArguments.distributed_state")
 
     @property
     def n_gpu(self) -> int:

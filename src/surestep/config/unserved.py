@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from surestep.config.enums import DebugOption
@@ -31,6 +31,12 @@ def _switches_nothing_on(settings: Any) -> bool:
     return not settings or (isinstance(settings, dict) and not any(settings.values()))
 
 
+def _is_for_one_process(config: Any) -> bool:
+    """Say whether a configuration asks for nothing beyond one process, where no batch is split or dispatched."""
+    same = AcceleratorConfig(even_batches=config.even_batches, use_configured_state=config.use_configured_state)
+    return not config.dispatch_batches and replace(config, dispatch_batches=None) == same
+
+
 UNSERVED: dict[str, Unserved] = {
     "report_to": Unserved("B10", lambda value: set(value) <= _SERVED_TRACKERS),
     "project": Unserved("B10", _is("huggingface")),
@@ -46,11 +52,12 @@ UNSERVED: dict[str, Unserved] = {
     "hub_strategy": Unserved("B13", _is("every_save")),
     "hub_always_push": Unserved("B13"),
     "hub_revision": Unserved("B13"),
-    "accelerator_config": Unserved("C1", _is(AcceleratorConfig())),
+    "accelerator_config": Unserved("C1", _is_for_one_process),
     "parallelism_config": Unserved("C3"),
     "ddp_find_unused_parameters": Unserved("C1", _is(None)),
     "ddp_bucket_cap_mb": Unserved("C1"),
-    "ddp_broadcast_buffers": Unserved("C1", _is(None)),
+    # False is what one process does in any case, and what sentence-transformers sets.
+    "ddp_broadcast_buffers": Unserved("C1", _is(None, False)),
     "ddp_static_graph": Unserved("C1", _is(None)),
     "ddp_backend": Unserved("C1"),
     "ddp_timeout": Unserved("C1", _is(1800)),

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from surestep.data.placed import PlacedLoader
 from surestep.data.samplers import Seekable
 from surestep.errors import DataError
 from surestep.runtime.nested import batch_length
@@ -23,7 +24,8 @@ def seekable(loader: Any) -> Tier:
     with its indices.
     """
     # `type`, for some wrappers only claim to be a DataLoader.
-    if not issubclass(type(loader), DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+    plain = (DataLoader.__iter__, PlacedLoader.__iter__)
+    if not issubclass(type(loader), DataLoader) or type(loader).__iter__ not in plain:
         return "reads"
     if isinstance(loader.dataset, IterableDataset):
         return "reads"

@@ -49,6 +49,9 @@ class Engine:
         self.scheduler: Any = None
         self.steps_schedule = True
         self.clip: Clipper | None = None
+        # What `trainer.accelerator` tells: whether the micro-batch at hand ends its step, and whether that one counted.
+        self.on_last_of_step = True
+        self.stepped = True
         self._parameters: list[nn.Parameter] = []
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -82,12 +85,14 @@ class Engine:
         trainer.current_gradient_accumulation_steps = last = len(batches)
         model, accumulating = self.model, self.strategy.accumulating
         for number, inputs in enumerate(batches, start=1):
-            with accumulating(model, last=number == last):
+            self.on_last_of_step = number == last
+            with accumulating(model, last=self.on_last_of_step):
                 tally.add(trainer.training_step(model, inputs, items))
             if number < last:
                 events.fire("on_substep_end")
                 control = trainer.control
                 if control.should_epoch_stop or control.should_training_stop:
+                    self.on_last_of_step = True
                     self.zero_grad()
                     return False
         return True
@@ -107,10 +112,10 @@ class Engine:
         self.precision.unscale(optimizer)
         tally.grad_norm = self.clip(self._parameters)
         events.fire("on_pre_optimizer_step")
-        stepped = self.precision.step(optimizer)
+        self.stepped = self.precision.step(optimizer)
         events.fire("on_optimizer_step")
         tally.learning_rate = optimizer.param_groups[0]["lr"]
-        if stepped and self.steps_schedule:
+        if self.stepped and self.steps_schedule:
             self.scheduler.step()
         self.zero_grad()
 

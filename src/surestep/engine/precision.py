@@ -22,6 +22,10 @@ def _to_float32(leaf: Any) -> Any:
     return leaf
 
 
+def _is_applied(model: nn.Module) -> bool:
+    return hasattr(vars(model).get("forward"), "surestep_precision")
+
+
 class Precision:
     """Float32 throughout: nothing around forward, plain backward, plain step. Base of the others."""
 
@@ -33,6 +37,9 @@ class Precision:
         """Make `model` compute in this precision inside the block."""
         del model
         yield
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Make a further model, such as a teacher, compute in this precision for good."""
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from `loss`."""
@@ -75,11 +82,11 @@ class Autocast(Precision):
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Put autocast around `model.forward` for the length of the block; nested blocks add nothing."""
-        if "forward" in vars(model) and hasattr(vars(model)["forward"], "surestep_precision"):
+        own = vars(model).get("forward")
+        if _is_applied(model):
             yield
             return
-        own = vars(model).get("forward")
-        model.forward = self._wrapped(model.forward)
+        self.apply_to(model)
         try:
             yield
         finally:
@@ -87,6 +94,11 @@ class Autocast(Precision):
                 del model.forward
             else:
                 model.forward = own
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Put autocast around `model.forward`, once."""
+        if not _is_applied(model):
+            model.forward = self._wrapped(model.forward)
 
     def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         device_type, dtype = self._device.type, self.dtype

@@ -30,7 +30,7 @@ ASKED = {
     "parallelism_config": object(),
     "ddp_find_unused_parameters": False,
     "ddp_bucket_cap_mb": 25,
-    "ddp_broadcast_buffers": False,
+    "ddp_broadcast_buffers": True,
     "ddp_static_graph": False,
     "ddp_backend": "gloo",
     "ddp_timeout": 60,
@@ -109,3 +109,22 @@ def test_what_the_environment_asks_for_is_refused_too(monkeypatch, variable):
 )
 def test_what_is_served_is_taken(given):
     TrainingArguments("out", **given)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # What TRL and sentence-transformers set, without effect on one process.
+        {"accelerator_config": {"dispatch_batches": False}},
+        {"accelerator_config": {"use_configured_state": True, "even_batches": False}},
+        {"ddp_broadcast_buffers": False},
+    ],
+)
+def test_what_changes_nothing_for_one_process_is_taken(settings):
+    TrainingArguments("out", **settings).validate_parameters()
+
+
+@pytest.mark.parametrize("config", [{"dispatch_batches": True}, {"non_blocking": True}])
+def test_what_would_change_how_batches_are_read_is_refused(config):
+    with pytest.raises(NotServedError, match="accelerator_config"):
+        TrainingArguments("out", accelerator_config=config)

@@ -31,7 +31,10 @@ class Face:
     # What subclasses of the original ask before they go a way of their own; none of these ways is served yet.
     is_deepspeed_enabled: ClassVar[bool] = False
     is_fsdp_enabled: ClassVar[bool] = False
+    is_fsdp_xla_enabled: ClassVar[bool] = False
     is_model_parallel: ClassVar[bool] = False
+    # Where uploads go; None while there are none.
+    hub_model_id: str | None = None
 
     args: TrainingArguments
     model: Any

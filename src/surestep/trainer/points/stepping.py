@@ -130,6 +130,18 @@ class SteppingPoints(Face):
     def _hands_on_count(self) -> bool:
         return self.model_accepts_loss_kwargs and (self._item_use is None or self._item_use.used)
 
+    def get_tp_size(self) -> int:
+        """Return over how many processes one model's tensors are spread: 1, for no such way is served yet."""
+        return 1
+
+    def get_cp_size(self) -> int:
+        """Return over how many processes one sequence is spread in the attention's context: 1."""
+        return 1
+
+    def get_sp_size(self) -> int:
+        """Return over how many processes one sequence is spread: 1."""
+        return 1
+
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context of `compute_loss`. Autocast is not part of it: the model's forward carries its own."""
         return self.autocast_smart_context_manager()
