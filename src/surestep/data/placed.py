@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +16,8 @@ from surestep.runtime.device import to_device
 class PlacedLoader(DataLoader[Any]):
     """A loader whose batches are on a device. It seeks and replays as the loader that it was made of."""
 
+    # What `seek` asks: the iterator reads the indices as torch's own does.
+    seeks_as_plain: ClassVar[bool] = True
     device: torch.device
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

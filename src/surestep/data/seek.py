@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from surestep.data.placed import PlacedLoader
 from surestep.data.samplers import Seekable
 from surestep.errors import DataError
 from surestep.runtime.nested import batch_length
@@ -24,8 +23,9 @@ def seekable(loader: Any) -> Tier:
     with its indices.
     """
     # `type`, for some wrappers only claim to be a DataLoader.
-    plain = (DataLoader.__iter__, PlacedLoader.__iter__)
-    if not issubclass(type(loader), DataLoader) or type(loader).__iter__ not in plain:
+    kind = type(loader)
+    plain = kind.__iter__ is DataLoader.__iter__ or getattr(kind, "seeks_as_plain", False)
+    if not (issubclass(kind, DataLoader) and plain):
         return "reads"
     if isinstance(loader.dataset, IterableDataset):
         return "reads"

@@ -16,9 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from surestep.data.placed import place_loader
 from surestep.errors import NotServedError
-from surestep.trainer.real_accelerator import make_accelerator
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -189,6 +187,8 @@ class AcceleratorView:
         self, data_loader: Any, device_placement: bool | None = None, slice_fn_for_dispatch: Any = None
     ) -> Any:
         """Return a loader whose order follows from seed and epoch, and that gives batches on the device."""
+        from surestep.data.placed import place_loader
+
         del slice_fn_for_dispatch
         trainer = self._trainer
         device = None if device_placement is False else self.device
@@ -240,6 +240,8 @@ class AcceleratorView:
         if name in _REFUSED:
             raise _refusal(name)
         if self._real is None:
+            from surestep.trainer.real_accelerator import make_accelerator
+
             self._real = make_accelerator(self._trainer, name)
         return getattr(self._real, name)
 
