@@ -16,7 +16,19 @@ _HOMES = {
     "surestep.callbacks.printer": ("PrinterCallback",),
     "surestep.callbacks.profiler": ("ProfilerCallback",),
     "surestep.callbacks.progress": ("ProgressCallback",),
+    "surestep.callbacks.trackers.azureml": ("AzureMLCallback",),
+    "surestep.callbacks.trackers.clearml": ("ClearMLCallback",),
+    "surestep.callbacks.trackers.codecarbon": ("CodeCarbonCallback",),
+    "surestep.callbacks.trackers.comet": ("CometCallback",),
+    "surestep.callbacks.trackers.dvclive": ("DVCLiveCallback",),
+    "surestep.callbacks.trackers.flyte": ("FlyteCallback",),
+    "surestep.callbacks.trackers.kubeflow": ("KubeflowCallback",),
+    "surestep.callbacks.trackers.mlflow": ("DagsHubCallback", "MLflowCallback"),
+    "surestep.callbacks.trackers.neptune": ("NeptuneCallback",),
+    "surestep.callbacks.trackers.swanlab": ("SwanLabCallback",),
     "surestep.callbacks.trackers.tensorboard": ("TensorBoardCallback",),
+    "surestep.callbacks.trackers.trackio": ("TrackioCallback",),
+    "surestep.callbacks.trackers.wandb": ("WandbCallback",),
     "surestep.config.arguments": ("Seq2SeqTrainingArguments", "TrainingArguments"),
     "surestep.config.enums": ("IntervalStrategy", "OptimizerNames", "SaveStrategy", "SchedulerType"),
     "surestep.config.parser": ("HfArgumentParser",),
@@ -49,7 +61,20 @@ if TYPE_CHECKING:
     from surestep.callbacks.printer import PrinterCallback as PrinterCallback
     from surestep.callbacks.profiler import ProfilerCallback as ProfilerCallback
     from surestep.callbacks.progress import ProgressCallback as ProgressCallback
+    from surestep.callbacks.trackers.azureml import AzureMLCallback as AzureMLCallback
+    from surestep.callbacks.trackers.clearml import ClearMLCallback as ClearMLCallback
+    from surestep.callbacks.trackers.codecarbon import CodeCarbonCallback as CodeCarbonCallback
+    from surestep.callbacks.trackers.comet import CometCallback as CometCallback
+    from surestep.callbacks.trackers.dvclive import DVCLiveCallback as DVCLiveCallback
+    from surestep.callbacks.trackers.flyte import FlyteCallback as FlyteCallback
+    from surestep.callbacks.trackers.kubeflow import KubeflowCallback as KubeflowCallback
+    from surestep.callbacks.trackers.mlflow import DagsHubCallback as DagsHubCallback
+    from surestep.callbacks.trackers.mlflow import MLflowCallback as MLflowCallback
+    from surestep.callbacks.trackers.neptune import NeptuneCallback as NeptuneCallback
+    from surestep.callbacks.trackers.swanlab import SwanLabCallback as SwanLabCallback
     from surestep.callbacks.trackers.tensorboard import TensorBoardCallback as TensorBoardCallback
+    from surestep.callbacks.trackers.trackio import TrackioCallback as TrackioCallback
+    from surestep.callbacks.trackers.wandb import WandbCallback as WandbCallback
     from surestep.config.arguments import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
     from surestep.config.arguments import TrainingArguments as TrainingArguments
     from surestep.config.enums import IntervalStrategy as IntervalStrategy

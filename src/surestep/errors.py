@@ -37,3 +37,7 @@ class CheckpointError(SurestepError, ValueError):
 
 class JobError(SurestepError, ValueError):
     """A job file that does not declare what can be run."""
+
+
+class TrackerError(SurestepError, RuntimeError):
+    """A tracker whose run cannot be opened, or one that fails and was asked to be strict."""

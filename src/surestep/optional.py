@@ -21,6 +21,9 @@ _PIP_NAMES = {
     "apollo_torch": "apollo-torch",
     "optimi": "torch-optimi",
     "lomo_optim": "lomo-optim",
+    "azureml": "azureml-core",
+    "comet_ml": "comet-ml",
+    "flytekitplugins": "flytekitplugins-deck-standard",
 }
 
 

@@ -12,8 +12,6 @@ from surestep.config.messages import shown
 from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.errors import NotServedError
 
-_SERVED_TRACKERS = {"tensorboard"}
-
 
 @dataclass(frozen=True)
 class Unserved:
@@ -38,11 +36,6 @@ def _is_for_one_process(config: Any) -> bool:
 
 
 UNSERVED: dict[str, Unserved] = {
-    "report_to": Unserved("B10", lambda value: set(value) <= _SERVED_TRACKERS),
-    "project": Unserved("B10", _is("huggingface")),
-    "trackio_space_id": Unserved("B10"),
-    "trackio_bucket_id": Unserved("B10"),
-    "trackio_static_space_id": Unserved("B10"),
     "eval_use_gather_object": Unserved("B12"),
     "enable_jit_checkpoint": Unserved("H5"),
     "push_to_hub": Unserved("B13"),
