@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,25 @@ Curves = dict[str, list[tuple[int, float]]]
 def run(folder: Path, tracker: str, *, expect: int = 0, env: dict[str, str] | None = None, **settings: Any) -> str:
     """Train in a process of its own in `folder`, and return what it printed."""
     given = {"output_dir": str(folder / "out"), "report_to": tracker, "max_steps": 12, "save_steps": 5, **settings}
+    return _python(folder, [str(PROGRAM), json.dumps(given)], expect, env)
+
+
+def script(folder: Path, text: str, *, expect: int = 0, env: dict[str, str] | None = None) -> str:
+    """Run a script in `folder`, with `train(**settings)` at hand as in `program.py`, and return what it printed."""
+    given = f"""
+import sys
+sys.path.insert(0, {str(PROGRAM.parent)!r})
+import program
+def train(**settings):
+    return program.train({{"output_dir": "out", "save_steps": 5, "max_steps": 8, **settings}})
+"""
+    return _python(folder, ["-c", given + textwrap.dedent(text)], expect, env)
+
+
+def _python(folder: Path, arguments: list[str], expect: int, env: dict[str, str] | None) -> str:
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), json.dumps(given)],
+        [sys.executable, *arguments],
+        check=False,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,

@@ -1,7 +1,6 @@
 """Weights & Biases offline: what its own files hold."""
 
 import json
-import os
 
 import pytest
 
@@ -9,7 +8,7 @@ pytest.importorskip("wandb", reason="needs wandb: make test-trackers")
 
 from surestep.callbacks.trackers.entries import SUMMARY, rewrite_logs
 from surestep.callbacks.trackers.recordlog import record_log
-from tests.trackers.harness import KILLED, assert_no_network, assert_once, curves_of, expected, run
+from tests.trackers.harness import KILLED, assert_no_network, assert_once, curves_of, expected, run, script
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
@@ -67,7 +66,9 @@ def test_a_run_is_written_as_it_was_logged(tmp_path):
     [records] = parts(tmp_path)
     started = [record.run for record in records if record.WhichOneof("record_type") == "run"]
     assert (started[0].display_name, started[0].project) == ("mine", "huggingface")
-    summary = {item.nested_key[0] if item.nested_key else item.key for record in records for item in record.summary.update}
+    summary = {
+        item.nested_key[0] if item.nested_key else item.key for record in records for item in record.summary.update
+    }
     assert set(SUMMARY) <= summary
     assert_no_network(tmp_path)
 
@@ -90,7 +91,7 @@ def test_a_killed_run_goes_on_with_every_step_once(tmp_path, steps, save, kill):
     assert_once(curves(tmp_path), wanted(tmp_path), exact=renamed)
     # The count of W&B itself goes on as well, so that the parts fit when they are uploaded.
     assert [row["_step"] for row in rows(tmp_path)] == list(range(len(list(rows(tmp_path)))))
-    names = [os.path.basename(file).split("-")[-1] for file in (tmp_path / "wandb").glob("offline-run-*")]
+    names = [file.name.split("-")[-1] for file in (tmp_path / "wandb").glob("offline-run-*")]
     assert len(names) == 2
     assert len(set(names)) == 1
 
@@ -121,59 +122,73 @@ def test_models_are_artifacts(tmp_path):
     assert {"model.safetensors", "trainer_state.json", "model_architecture.txt"} <= files
 
 
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
-    yield wandb
-    wandb.finish()
-
-
-def in_process(folder, **settings):
-    from tests.trackers.program import train
-
-    return train({"output_dir": str(folder / "out"), "report_to": "wandb", "save_steps": 5, "max_steps": 8, **settings})
-
-
-def test_a_run_of_the_scripts_own_is_used_and_left_open(tmp_path, offline):
-    mine = offline.init(project="own")
-    trainer = in_process(tmp_path)
-    assert offline.run is mine
-    trainer.predict(trainer.eval_dataset)
-    offline.log({"more": 1})
-    offline.finish()
+def test_a_run_of_the_scripts_own_is_used_and_left_open(tmp_path):
+    script(
+        tmp_path,
+        """
+        import wandb
+        mine = wandb.init(project="own")
+        trainer = train(report_to="wandb")
+        assert wandb.run is mine
+        trainer.predict(trainer.eval_dataset)
+        wandb.log({"more": 1})
+        """,
+        env=OFFLINE,
+    )
     found = list(rows(tmp_path))
     assert [row["train/global_step"] for row in found if "train/loss" in row] == list(range(1, 9))
     assert any("test/loss" in row for row in found)
     assert found[-1]["more"] == 1
 
 
-def test_resuming_in_the_same_process_goes_on_in_the_open_run(tmp_path, offline):
-    in_process(tmp_path, max_steps=6)
-    in_process(tmp_path, max_steps=8, resume=str(tmp_path / "out" / "checkpoint-5"))
-    offline.finish()
+def test_resuming_in_the_same_process_goes_on_in_the_open_run(tmp_path):
+    script(
+        tmp_path,
+        """
+        train(report_to="wandb", max_steps=6)
+        train(report_to="wandb", resume="out/checkpoint-5")
+        """,
+        env=OFFLINE,
+    )
     assert len(parts(tmp_path)) == 1
     assert [row["train/global_step"] for row in rows(tmp_path) if "train/loss" in row] == list(range(1, 9))
 
 
-def test_each_trial_has_a_run(tmp_path, offline):
-    from types import SimpleNamespace
-
-    from surestep import TrainerControl, TrainerState, TrainingArguments
-    from surestep.callbacks.trackers.wandb import WandbCallback
-
-    callback, args = WandbCallback(), TrainingArguments(str(tmp_path / "out"), run_name="search")
-    for trial in ("run-0", "run-1"):
-        state = TrainerState(is_hyper_param_search=True, trial_name=trial)
-        callback.on_train_begin(args, state, TrainerControl(), model=SimpleNamespace())
-        callback.on_log(args, state, TrainerControl(), logs={"loss": 1.0})
-        callback.on_train_end(args, state, TrainerControl(), model=SimpleNamespace())
-        callback.close()
-    offline.finish()
+def test_each_trial_has_a_run(tmp_path):
+    script(
+        tmp_path,
+        """
+        from surestep import TrainerControl, TrainerState, TrainingArguments, WandbCallback
+        callback, args = WandbCallback(), TrainingArguments("out", run_name="search")
+        for trial in ("run-0", "run-1"):
+            state = TrainerState(is_hyper_param_search=True, trial_name=trial)
+            callback.on_train_begin(args, state, TrainerControl())
+            callback.on_log(args, state, TrainerControl(), logs={"loss": 1.0})
+            callback.on_train_end(args, state, TrainerControl())
+            callback.close()
+        assert args.run_name == "search"
+        """,
+        env=OFFLINE,
+    )
     started = [r.run for records in parts(tmp_path) for r in records if r.WhichOneof("record_type") == "run"]
     assert {(run.display_name, run.run_group) for run in started} == {("run-0", "search"), ("run-1", "search")}
-    assert args.run_name == "search"
+
+
+def test_a_subclass_adds_to_the_setup(tmp_path):
+    script(
+        tmp_path,
+        """
+        from surestep import WandbCallback
+        class Mine(WandbCallback):
+            def setup(self, args, state, model, **kwargs):
+                super().setup(args, state, model, **kwargs)
+                self._wandb.config["mine"] = 7
+        import program
+        from surestep import Trainer, TrainingArguments
+        args = TrainingArguments("out", max_steps=2, logging_steps=1, use_cpu=True, disable_tqdm=True)
+        Trainer(program.Line(), args, train_dataset=program.samples(20), callbacks=[Mine]).train()
+        """,
+        env=OFFLINE,
+    )
+    assert config(tmp_path)["mine"] == 7
+    assert len(list(rows(tmp_path))) == 3

@@ -12,11 +12,6 @@ from surestep.errors import NotServedError
 
 # A value of each unserved setting that asks for something.
 ASKED = {
-    "report_to": "wandb",
-    "project": "mine",
-    "trackio_space_id": "a/b",
-    "trackio_bucket_id": "a/b",
-    "trackio_static_space_id": "a/b",
     "eval_use_gather_object": True,
     "enable_jit_checkpoint": True,
     "push_to_hub": True,
@@ -45,7 +40,6 @@ MORE = [
     ("fsdp", ["full_shard"]),
     ("fsdp_config", "fsdp.json"),
     ("deepspeed", "zero.json"),
-    ("report_to", ["tensorboard", "mlflow"]),
 ]
 
 
@@ -94,6 +88,12 @@ def test_what_the_environment_asks_for_is_refused_too(monkeypatch, variable):
         {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"every_n_layers": 2, "offload": True}},
         {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}},
         {"report_to": ["tensorboard"]},
+        {
+            "report_to": ["wandb", "flyte"],
+            "project": "mine",
+            "trackio_space_id": "a/b",
+            "trackio_static_space_id": False,
+        },
         {"log_on_each_node": False},
         {"fsdp_config": {"min_num_params": 0, "xla": False, "xla_fsdp_grad_ckpt": False}},
         {"neftune_noise_alpha": 5},

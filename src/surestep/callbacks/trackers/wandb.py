@@ -101,7 +101,8 @@ class WandbCallback(Tracker):
         for name, value in entry.summary().items():
             run.summary[name] = value
         row, self._next_row = self._next_row, 0
-        run.log({**entry.series(), _STEP: entry.step}, **({"step": row} if row else {}))
+        # Without `commit` a row with a number of its own would be joined with the next one.
+        run.log({**entry.series(), _STEP: entry.step}, step=row or None, commit=True)
 
     def end_run(self, *, failed: bool) -> None:
         """Finish the run."""

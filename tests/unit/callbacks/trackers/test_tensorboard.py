@@ -12,7 +12,8 @@ from transformers.integrations.integration_utils import default_logdir
 from transformers.integrations.integration_utils import rewrite_logs as their_rewrite_logs
 
 from surestep import Trainer, TrainingArguments
-from surestep.callbacks.trackers.tensorboard import TensorBoardCallback, rewrite_logs
+from surestep.callbacks.trackers.entries import rewrite_logs
+from surestep.callbacks.trackers.tensorboard import TensorBoardCallback
 from surestep.training.state import TrainerControl, TrainerState
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -27,7 +28,7 @@ def no_folder_asked(monkeypatch):
 @pytest.fixture
 def args(tmp_path):
     return SimpleNamespace(
-        output_dir=str(tmp_path / "out"), tensorboard_dir=None, to_json_string=lambda: '{"seed": 42}'
+        output_dir=str(tmp_path / "out"), run_name=None, tensorboard_dir=None, to_json_string=lambda: '{"seed": 42}'
     )
 
 
@@ -111,7 +112,7 @@ def test_folder_of_the_environment(args, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "~/board")
     run(args, [1])
     assert scalars(tmp_path / "board", "train/loss") == [(1, 1.0)]
-    assert not Path(args.output_dir).exists()
+    assert not (Path(args.output_dir) / "runs").exists()
 
 
 def test_folder_of_the_arguments_goes_before_the_environments(args, tmp_path, monkeypatch):
@@ -122,7 +123,7 @@ def test_folder_of_the_arguments_goes_before_the_environments(args, tmp_path, mo
     assert callback.logging_dir == str(tmp_path / "board")
     assert scalars(tmp_path / "board", "train/loss") == [(1, 1.0)]
     assert not (tmp_path / "other").exists()
-    assert not Path(args.output_dir).exists()
+    assert not (Path(args.output_dir) / "runs").exists()
 
 
 def test_a_run_resumed_in_the_folder_of_the_arguments_goes_on_there(args, tmp_path):
@@ -213,7 +214,7 @@ def test_a_writer_of_the_users_own_is_used(args, tmp_path):
     callback.on_log(args, TrainerState(global_step=1), CONTROL, logs={"loss": 1.0})
     callback.on_train_end(args, TrainerState(), CONTROL)
     assert scalars(tmp_path / "mine", "train/loss") == [(1, 1.0)]
-    assert not Path(args.output_dir).exists()
+    assert not (Path(args.output_dir) / "runs").exists()
 
 
 def test_only_the_first_process_writes(args):
