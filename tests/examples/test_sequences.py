@@ -21,9 +21,10 @@ QUICK = ["--use_cpu", "--disable_tqdm=true", "--report_to=none", "--learning_rat
 SIZES = ["--max_source_length=64", "--max_target_length=32", "--per_device_train_batch_size=16"]
 # What the scripts of the same purpose that come with transformers take, besides the arguments of training.
 FLAGS = (
-    "model_name_or_path", "config_name", "tokenizer_name", "cache_dir", "use_fast_tokenizer", "model_revision", "token", "trust_remote_code",
-    "dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file", "overwrite_cache", "preprocessing_num_workers",
-    "max_source_length", "max_target_length", "val_max_target_length", "pad_to_max_length", "max_train_samples", "max_eval_samples",
+    "model_name_or_path", "config_name", "tokenizer_name", "cache_dir", "use_fast_tokenizer", "model_revision",
+    "token", "trust_remote_code", "dataset_name", "dataset_config_name", "train_file", "validation_file",
+    "test_file", "overwrite_cache", "preprocessing_num_workers", "max_source_length", "max_target_length",
+    "val_max_target_length", "pad_to_max_length", "max_train_samples", "max_eval_samples",
     "max_predict_samples", "num_beams", "ignore_pad_token_for_loss", "source_prefix", "forced_bos_token",
 )  # fmt: skip
 OWN_FLAGS = {
