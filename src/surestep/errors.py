@@ -41,3 +41,7 @@ class JobError(SurestepError, ValueError):
 
 class TrackerError(SurestepError, RuntimeError):
     """A tracker whose run cannot be opened, or one that fails and was asked to be strict."""
+
+
+class UnservedNameError(SurestepError, ImportError):
+    """A name of the original that nothing here serves; the message says why."""

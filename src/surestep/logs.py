@@ -64,6 +64,12 @@ def set_level(level: str) -> None:
         _root().setLevel(LEVELS[level])
 
 
+def announce(logger: logging.Logger, message: str) -> None:
+    """Say `message`, which is no warning, at the level that warnings have: it is heard unless these are shut off."""
+    if logger.isEnabledFor(logging.WARNING):
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __name__, 0, message, (), None))
+
+
 @cache
 def warn_once(logger: logging.Logger, message: str) -> None:
     """Warn about `message` the first time it is said in this process."""

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from surestep.cli.commands.doctor import doctor
+from surestep.cli.commands.execute import AS_THEY_ARE, execute
 from surestep.cli.commands.plan import plan
 from surestep.cli.commands.run import run
 from surestep.cli.commands.schema import schema
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for _command in (run, plan, schema, doctor, version):
     app.command()(_command)
+app.command("exec", context_settings=AS_THEY_ARE)(execute)
 
 
 def main(arguments: list[str] | None = None) -> None:

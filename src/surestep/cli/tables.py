@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from surestep.compat.finding import Finding
     from surestep.jobs.memory import Memory
     from surestep.jobs.plan import JobPlan
 
@@ -137,6 +138,20 @@ def _rate_line(rates: Sequence[tuple[int, float]]) -> str:
     drawn = "".join(_BARS[round(rate / highest[1] * (len(_BARS) - 1))] for _, rate in rates)
     named = dict.fromkeys((rates[0], highest, rates[len(rates) // 2], rates[-1]))
     return f"{drawn}\n" + ", ".join(f"step {step:,}: {rate:.3g}" for step, rate in sorted(named))
+
+
+def findings_view(script: str, found: Sequence[Finding]) -> RenderableType:
+    """Show what becomes of the names and settings that a script takes, and how many of them are refused."""
+    if not found:
+        return Text(f"{script} takes nothing that is replaced.")
+    table = _plain_table()
+    for name in ("what it takes", "where", "becomes", "why, or what serves it"):
+        table.add_column(name, overflow="fold")
+    for finding in found:
+        refused = finding.verdict.value == "refused"
+        table.add_row(finding.what, finding.place, finding.verdict.value, finding.why, style="red" if refused else None)
+    count = sum(finding.verdict.value == "refused" for finding in found)
+    return Group(table, Text(), Text(f"{count} of {len(found)} refused." if count else "Everything is served."))
 
 
 def _memory_line(memory: Memory, batch_size: int) -> str:
