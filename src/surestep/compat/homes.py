@@ -54,8 +54,12 @@ HOMES: dict[str, dict[str, str]] = {
         "AcceleratorConfig": "surestep.config.topics.hardware",
         "LabelSmoother": "surestep.losses.smoothing",
     },
-    "transformers.trainer_seq2seq": {},
-    "transformers.training_args_seq2seq": {},
+    "transformers.trainer_seq2seq": {
+        "Seq2SeqTrainer": "surestep.trainer.seq2seq",
+    },
+    "transformers.training_args_seq2seq": {
+        "Seq2SeqTrainingArguments": "surestep.config.arguments",
+    },
     "transformers.data.data_collator": {
         "DataCollatorForLanguageModeling": f"{_COLLATORS}.language_modeling",
         "DataCollatorForMultipleChoice": f"{_COLLATORS}.multiple_choice",

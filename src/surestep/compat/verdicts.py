@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from surestep.compat.finding import Finding, Verdict
-from surestep.compat.homes import HOMES, REFUSED
+from surestep.compat.homes import HOMES, KEPT, REFUSED
 from surestep.compat.reading import Reading, Taken, file_of_module
 from surestep.compat.stand_in import PACKAGE
 
@@ -67,7 +67,7 @@ def _of_owner(module: str, name: str) -> tuple[Verdict, str]:
         return Verdict.REFUSED, REFUSED[module][name]
     source = _source(module)
     if name == "*" or name in source.defined | source.imported:
-        return Verdict.ORIGINAL, "runs from the original's source"
+        return Verdict.ORIGINAL, KEPT.get(module, {}).get(name, "runs from the original's source")
     return Verdict.REFUSED, f"{module} of {_version()} has no {name}"
 
 

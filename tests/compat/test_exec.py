@@ -1,0 +1,116 @@
+"""Unchanged scripts under `surestep exec`: they train here, with the numbers that they have on the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.running import execute, python, same_facts, write
+
+PLAIN = """
+from transformers import Trainer, TrainingArguments
+torch.manual_seed(0)
+trainer = Trainer(Line(), TrainingArguments("out", **QUIET), train_dataset=Points())
+result = trainer.train()
+losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+tell(trainer=Trainer.__module__, losses=losses, steps=result.global_step)
+"""
+SUBCLASSES = """
+import dataclasses
+from dataclasses import dataclass, field
+import transformers
+from transformers import HfArgumentParser
+
+@dataclass
+class MyArguments(transformers.TrainingArguments):
+    weight: float = field(default=1.0, metadata={"help": "What the loss is multiplied by."})
+
+class Stop(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 7:
+            control.should_training_stop = True
+
+class MyTrainer(transformers.Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss = loss * self.args.weight
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        super().log({**logs, "mine": 1.0}, *args, **kwargs)
+
+words = ["--output_dir", "out", "--weight", "0.5", "--num_train_epochs", "2", "--learning_rate", "0.01",
+         "--per_device_train_batch_size", "4", "--logging_steps", "1", "--save_strategy", "no", "--use_cpu",
+         "--disable_tqdm", "true", "--report_to", "none", *sys.argv[1:]]
+args, = HfArgumentParser(MyArguments).parse_args_into_dataclasses(words)
+torch.manual_seed(0)
+trainer = MyTrainer(Line(), args, train_dataset=Points(), callbacks=[Stop])
+trainer.train()
+assert isinstance(trainer, transformers.Trainer) and issubclass(MyTrainer, transformers.trainer.Trainer)
+assert isinstance(args, transformers.training_args.TrainingArguments) and dataclasses.is_dataclass(args)
+losses = [(entry["loss"], entry["mine"]) for entry in trainer.state.log_history if "loss" in entry]
+tell(trainer=transformers.Trainer.__module__, losses=losses, weight=args.weight, seed=args.seed)
+"""
+LOADED_BY_WORKERS = """
+import multiprocessing
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
+from transformers.trainer_utils import EvalPrediction
+
+def collate(rows):
+    batch = default_data_collator(rows)
+    batch["x"] = batch["x"] + 0.0
+    return batch
+
+def mean_error(prediction):
+    assert isinstance(prediction, EvalPrediction)
+    return {"error": float(abs(prediction.predictions - prediction.label_ids).mean())}
+
+if __name__ == "__main__":
+    args = TrainingArguments("out", **QUIET, dataloader_num_workers=1, dataloader_multiprocessing_context=sys.argv[1])
+    torch.manual_seed(0)
+    trainer = Trainer(Line(), args, train_dataset=Points(), eval_dataset=Points(), data_collator=collate,
+                      compute_metrics=mean_error)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tell(trainer=Trainer.__module__, losses=losses, error=trainer.evaluate()["eval_error"])
+"""
+
+
+@pytest.mark.parametrize("text", [PLAIN, SUBCLASSES], ids=["plain", "subclasses"])
+def test_a_script_trains_here_with_the_losses_of_the_original(tmp_path: Path, text: str) -> None:
+    _, ours = same_facts(tmp_path, text)
+
+    assert len(ours.facts["losses"]) > 5
+
+
+def test_options_of_the_script_are_its_own(tmp_path: Path) -> None:
+    _, ours = same_facts(tmp_path, SUBCLASSES, ["--seed", "3", "--logging_first_step"])
+
+    assert ours.facts["seed"] == 3
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_what_workers_load_is_found_in_them(tmp_path: Path, context: str) -> None:
+    same_facts(tmp_path, LOADED_BY_WORKERS, [context])
+
+
+def test_it_says_once_who_serves(tmp_path: Path) -> None:
+    script = write(tmp_path, PLAIN)
+    ended = execute(script, folder=tmp_path)
+
+    assert ended.err.count("serves the Trainer of transformers 5.") == 1
+    assert "WARNING" not in ended.err
+    assert "serves" not in execute(script, folder=tmp_path, SURESTEP_LOG_LEVEL="error").err
+    assert "serves" not in execute(script, folder=tmp_path, RANK="1", SURESTEP_LOG_LEVEL="warning").err
+
+
+def test_python_m_surestep_compat_is_the_same(tmp_path: Path) -> None:
+    script = write(tmp_path, "import transformers\ntell(trainer=transformers.Trainer.__module__, words=sys.argv)\n")
+    one, other = (
+        python("-m", *way, script, "--check", "-m", folder=tmp_path)
+        for way in (["surestep", "exec"], ["surestep.compat"])
+    )
+
+    assert one.facts == other.facts
+    assert one.facts == {"trainer": "surestep.trainer.trainer", "words": [str(script), "--check", "-m"]}
