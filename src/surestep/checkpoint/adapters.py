@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from surestep.checkpoint import layout
@@ -22,7 +23,8 @@ _ADAPTED = "base_model.model."
 def adapters_in(folder: Path) -> dict[str, Path]:
     """Return the folders that hold adapters: `folder` itself under the empty name, others under their own."""
     places = {"": folder} | {path.name: path for path in sorted(folder.glob("*")) if path.is_dir()}
-    return {name: path for name, path in places.items() if (path / layout.ADAPTER_WEIGHTS).is_file()}
+    weights = (layout.ADAPTER_WEIGHTS, layout.PICKLED_ADAPTER_WEIGHTS)
+    return {name: path for name, path in places.items() if any((path / file).is_file() for file in weights)}
 
 
 def save_prompt_encoders(module: nn.Module, folder: Path) -> None:
@@ -58,6 +60,15 @@ def load_prompt_encoders(module: nn.Module, folder: Path) -> tuple[list[str], li
     return result.missing_keys, result.unexpected_keys
 
 
+def _read_adapter(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / layout.ADAPTER_WEIGHTS
+    if path.is_file():
+        return read_tensors(path)
+    from surestep.checkpoint.foreign.weights import read_state_dict
+
+    return read_state_dict(folder / layout.PICKLED_ADAPTER_WEIGHTS)
+
+
 def load_adapters(module: nn.Module, adapters: Mapping[str, Path]) -> tuple[list[str], list[str]]:
     """Read each adapter by PEFT's own functions and return the names missing and unexpected.
 
@@ -76,7 +87,7 @@ def load_adapters(module: nn.Module, adapters: Mapping[str, Path]) -> tuple[list
                 f"{path} holds the adapter '{adapter}', and the model has {name_list(configured)}. Add it to the model "
                 "before loading."
             )
-        tensors = read_tensors(path / layout.ADAPTER_WEIGHTS)
+        tensors = _read_adapter(path)
         if not any(parameter.startswith(_ADAPTED) for parameter, _ in module.named_parameters()):
             tensors = {key.removeprefix(_ADAPTED): value for key, value in tensors.items()}
         expected = peft.get_peft_model_state_dict(module, adapter_name=adapter, save_embedding_layers=False)

@@ -9,6 +9,10 @@ from typing import Final
 WEIGHTS: Final = "model.safetensors"
 WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+# Forms of earlier years, which are read and not written.
+PICKLED_WEIGHTS: Final = "pytorch_model.bin"
+PICKLED_WEIGHTS_INDEX: Final = "pytorch_model.bin.index.json"
+PICKLED_ADAPTER_WEIGHTS: Final = "adapter_model.bin"
 # Encoders of virtual tokens as they are trained; the adapter's own file holds only what they compute.
 PROMPT_ENCODERS: Final = "prompt_encoders.safetensors"
 MANIFEST: Final = "manifest.json"
@@ -17,8 +21,6 @@ TRAINER_STATE: Final = "trainer_state.json"
 TRAINING_ARGUMENTS: Final = "training_args.json"
 # Position in the data, counters and whatever else the original has no file for.
 PROGRESS: Final = "progress.json"
-# The original leaves this in a folder while it saves on a signal.
-FOREIGN_INCOMPLETE: Final = "checkpoint-is-incomplete.txt"
 
 # Trees (see `checkpoint.tree`): each is `<name>.json`, with `<name>.safetensors` where it holds tensors.
 OPTIMIZER: Final = "optimizer"

@@ -46,16 +46,21 @@ def has_manifest(folder: Path) -> bool:
     return (folder / layout.MANIFEST).is_file()
 
 
+def is_foreign(folder: Path) -> bool:
+    """Say whether the original wrote a checkpoint: it has a trainer's state, and nothing of ours."""
+    return (folder / layout.TRAINER_STATE).is_file() and not has_manifest(folder) and not _ours_in(folder)
+
+
 def examine(folder: Path, *, deep: bool = True) -> Verdict:
     """Compare a checkpoint with its manifest: presence and size of each file, and its checksum when `deep`.
 
     Files that the manifest does not list are welcome. A folder that the original wrote has no manifest: it passes as
-    not verified when it has what the original writes last.
+    not verified when what it has is whole.
     """
     if not folder.is_dir():
         return Verdict([f"{folder} is missing"])
     if not has_manifest(folder):
-        return _examine_foreign(folder)
+        return Verdict(_problems_without_manifest(folder, deep=deep), verified=False)
     try:
         entries = _read(folder / layout.MANIFEST)
     except CheckpointError as error:
@@ -96,16 +101,13 @@ def _problem(path: Path, entry: dict[str, Any], *, deep: bool) -> str | None:
     return None
 
 
-def _examine_foreign(folder: Path) -> Verdict:
-    ours = [name for name in (layout.PROGRESS, layout.TRAINING_ARGUMENTS) if (folder / name).exists()]
-    if ours:
-        return Verdict([f"{layout.MANIFEST} is missing beside {ours[0]}"])
-    if (folder / layout.FOREIGN_INCOMPLETE).exists():
-        return Verdict([f"{layout.FOREIGN_INCOMPLETE} says that its save was not completed"])
-    try:
-        json.loads((folder / layout.TRAINER_STATE).read_bytes())
-    except FileNotFoundError:
-        return Verdict([f"neither {layout.MANIFEST} nor {layout.TRAINER_STATE} is there"])
-    except (OSError, ValueError, RecursionError) as error:
-        return Verdict([f"{layout.TRAINER_STATE} is damaged: {error}"])
-    return Verdict([], verified=False)
+def _ours_in(folder: Path) -> list[str]:
+    """Return the names of files that only this library writes."""
+    return [name for name in (layout.PROGRESS, layout.TRAINING_ARGUMENTS) if (folder / name).exists()]
+
+
+def _problems_without_manifest(folder: Path, *, deep: bool) -> list[str]:
+    from surestep.checkpoint.foreign.files import problems_in
+
+    ours = _ours_in(folder)
+    return [f"{layout.MANIFEST} is missing beside {ours[0]}"] if ours else problems_in(folder, deep=deep)

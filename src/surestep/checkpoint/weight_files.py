@@ -17,8 +17,8 @@ from surestep.checkpoint.tensors import read_metadata, read_tensors, write_tenso
 from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
 from surestep.errors import CheckpointError
 
+_PICKLED = (layout.PICKLED_WEIGHTS, layout.PICKLED_WEIGHTS_INDEX)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
 # Metadata: the tensors that are views of a stored one, and how they lie in it.
 _ALIASES = "surestep.aliases"
 
@@ -53,7 +53,7 @@ def write_weights(state: Mapping[str, Any], folder: Path, limit: int) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
-    """Return the stored state dict, under every name that it was saved with.
+    """Return the stored state dict, under every name that it was saved with; pickles are read as data only.
 
     The tensors are windows on the files: copy them before anything happens to those.
     """
@@ -63,6 +63,10 @@ def read_weights(folder: Path) -> dict[str, Any]:
     elif (folder / layout.WEIGHTS_INDEX).exists():
         path = folder / layout.WEIGHTS_INDEX
         tensors, notes = _read_shards(path)
+    elif any((folder / name).is_file() for name in _PICKLED):
+        from surestep.checkpoint.foreign.weights import read_pickled_weights
+
+        return read_pickled_weights(folder)
     else:
         raise CheckpointError(_nothing_to_read(folder))
     state: dict[str, Any] = dict(tensors)
@@ -164,12 +168,14 @@ def _read_shards(index: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _nothing_to_read(folder: Path) -> str:
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles:
+    from surestep.checkpoint.foreign.files import other_writer
+
+    writer = other_writer(folder)
+    if writer is not None:
         return (
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which is not read here because a pickle can run "
-            f"code. Convert it to {layout.WEIGHTS} first."
+            f"{folder} holds its weights in files of {writer}, which are not read here. Merge them with the tool that "
+            "came with it: 'accelerate merge-weights' for FSDP, zero_to_fp32.py for DeepSpeed."
         )
-    if (folder / layout.ADAPTER_WEIGHTS).exists():
+    if any((folder / name).exists() for name in (layout.ADAPTER_WEIGHTS, layout.PICKLED_ADAPTER_WEIGHTS)):
         return f"{folder} holds adapters only. Put them on the model first (peft.get_peft_model), then load them."
     return f"{folder} holds no weights: there is neither {layout.WEIGHTS} nor {layout.WEIGHTS_INDEX}."

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, random_name
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE
+from surestep.checkpoint.manifest import is_foreign
+from surestep.checkpoint.stored import stored
 from surestep.checkpoint.tree import read_tree, tree_exists
 from surestep.errors import CheckpointError, NotServedError
 from surestep.logs import get_logger
 from surestep.runtime.random import restore_random_state
+from surestep.training.plan import Plan
 from surestep.training.run import Run
 from surestep.training.state import TrainerState
 
@@ -60,12 +64,18 @@ def load_state(checkpoint: str) -> TrainerState:
             f"The checkpoint '{checkpoint}' has no {TRAINER_STATE}, so nothing says how far it came. Resume from "
             "another one, or load its weights into the model and start anew."
         )
-    state = TrainerState.load_from_json(path)
+    state = _foreign_state(path.parent) if is_foreign(path.parent) else TrainerState.load_from_json(path)
     best = state.best_model_checkpoint
     if best is not None and not Path(best).is_dir():
         logger.warning("The best checkpoint of the resumed run, '%s', is gone; it is not looked for any more.", best)
         state.best_model_checkpoint = None
     return state
+
+
+def _foreign_state(folder: Path) -> TrainerState:
+    from surestep.checkpoint.foreign.progress import read_trainer_state
+
+    return read_trainer_state(folder)
 
 
 def restore_callbacks(trainer: Trainer, checkpoint: str) -> None:
@@ -88,22 +98,25 @@ def restore_callbacks(trainer: Trainer, checkpoint: str) -> None:
         if not owners:
             logger.warning("The checkpoint holds the state of a callback %s, which this run does not have.", name)
         for owner, state in zip(owners, states, strict=False):
-            for attribute, value in {**state["args"], **state["attributes"]}.items():
+            for attribute, value in {**state.get("args", {}), **state.get("attributes", {})}.items():
                 setattr(owner, attribute, value)
 
 
 def tell_gaps(trainer: Trainer, checkpoint: str) -> None:
     """Warn of state that a checkpoint does not hold, as one of weights only: it starts anew."""
-    parts = {
+    parts = stored(Path(checkpoint))
+    live = {
         "the optimizer": (OPTIMIZER, trainer.optimizer),
         "the schedule": (SCHEDULER, trainer.lr_scheduler),
         "the loss scale": (SCALER, trainer.engine.precision.state_dict()),
-        "the random generators": (random_name(trainer._world.rank), True),
     }
-    folder = Path(checkpoint)
-    missing = [what for what, (name, there) in parts.items() if there is not None and not tree_exists(folder, name)]
+    missing = [what for what, (name, there) in live.items() if there is not None and not parts.has(name)]
+    if not parts.has_random(trainer._world.rank):
+        missing.append("the random generators")
     if missing:
-        logger.warning("'%s' holds no state of %s: resuming starts that anew.", checkpoint, ", ".join(missing))
+        writer = parts.other_writer()
+        where = f" ({writer} kept it in files of its own, which are not read here)" if writer else ""
+        logger.warning("'%s' holds no state of %s%s: resuming starts that anew.", checkpoint, ", ".join(missing), where)
 
 
 def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
@@ -120,11 +133,7 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
         _check_same_batches(run, progress)
         run.load_state_dict(progress)
     else:
-        # A checkpoint of the original: its position follows from the step.
-        epoch, steps = run.plan.locate(trainer.state.global_step)
-        run.position.epoch = epoch
-        run.batches_done = steps * run.plan.accumulation
-        run.position.samples = steps * run.plan.total_batch_size
+        _follow_steps(trainer, run, checkpoint)
     run.settle()
     if trainer.args.ignore_data_skip:
         run.position.samples = run.batches_done = 0
@@ -146,3 +155,38 @@ def _check_same_batches(run: Run, progress: dict[str, Any]) -> None:
                 f"The checkpoint was trained with {name} {before} and this run has {now}. Changing it on resume is not "
                 f"served yet (scope row H2). Keep the batch size, the accumulation and the number of processes."
             )
+
+
+def _follow_steps(trainer: Trainer, run: Run, checkpoint: str) -> None:
+    """Take the position from the step, which is all that a checkpoint of the original's says of it."""
+    state, plan = trainer.state, run.plan
+    epoch, steps = plan.locate(state.global_step)
+    run.position.epoch = epoch
+    run.batches_done = steps * plan.accumulation
+    run.position.samples = steps * plan.total_batch_size
+    if not trainer.args.ignore_data_skip:
+        _check_same_length(plan, state)
+    logger.warning(
+        "'%s' was written by the original: training goes on after step %d, with this run's arguments. It does not hold "
+        "the losses of the steps before, so train_loss and the first log are of the steps from here on.",
+        checkpoint,
+        state.global_step,
+    )
+
+
+def _check_same_length(plan: Plan, state: TrainerState) -> None:
+    """Compare the epoch that the original wrote down with the one that as many steps make here.
+
+    It stores neither batch size nor accumulation where it can be read, but this shows whether they are the same. Older
+    versions rounded the epoch.
+    """
+    epoch, steps = plan.locate(state.global_step)
+    here = epoch + steps * plan.accumulation / plan.batches_per_epoch
+    if plan.streaming or not state.epoch or math.isclose(here, state.epoch) or state.epoch == round(here, 2):
+        return
+    raise NotServedError(
+        f"The checkpoint stood at epoch {state.epoch:.6g} after {state.global_step} steps, and this run would stand at "
+        f"epoch {here:.6g}. Changing the length of an epoch on resume is not served yet (scope row H2). Keep the data, "
+        "the batch size, the accumulation and the number of processes; or set ignore_data_skip=True, which begins the "
+        "epoch with its first sample."
+    )

@@ -341,9 +341,10 @@ def test_names_are_listed_with_the_nearest() -> None:
     ("files", "message"),
     [
         ({}, "neither model.safetensors nor"),
-        ({"pytorch_model.bin": b""}, "as a pickle"),
-        ({"pytorch_model.bin.index.json": b"{}"}, "as a pickle"),
-        ({"adapter_model.bin": b""}, "as a pickle"),
+        ({"pytorch_model.bin": b""}, "pytorch_model.bin is damaged"),
+        ({"pytorch_model.bin.index.json": b"{}"}, "bin.index.json is damaged"),
+        ({"pytorch_model_fsdp.bin": b""}, "files of FSDP.*accelerate merge-weights"),
+        ({"adapter_model.bin": b""}, "adapters only"),
         ({"adapter_model.safetensors": b""}, "adapters only"),
         ({"model.safetensors": b""}, "model.safetensors is damaged"),
         ({"model.safetensors.index.json": b""}, "index.json is damaged"),

@@ -174,27 +174,6 @@ def test_batches_of_another_size_are_refused(run: Path) -> None:
         )
 
 
-def test_a_checkpoint_that_holds_no_position_is_placed_by_its_step(tmp_path: Path) -> None:
-    """As those of the original, whose position follows from the step."""
-    settings = {"num_train_epochs": 2, "learning_rate": 0.1}
-    whole = quick(tmp_path / "whole", **settings)
-    whole.train()
-    quick(tmp_path / "parts", save_strategy="steps", save_steps=7, **settings).train()
-    checkpoint = tmp_path / "parts" / "checkpoint-7"
-    ours_alone = [
-        path for path in checkpoint.iterdir() if path.name.startswith(("progress", "manifest", "training_args"))
-    ]
-    assert len(ours_alone) >= 3
-    for path in ours_alone:
-        path.unlink()
-    trainer = quick(tmp_path / "parts", **settings)
-    with trainer.steps(resume_from_checkpoint=str(checkpoint)) as given:
-        steps = [(state.global_step, round(state.epoch, 6)) for state in given]
-
-    assert steps == [(8, 1.6), (9, 1.8), (10, 2.0)]
-    assert (trainer.model.layer.weight == whole.model.layer.weight).all()
-
-
 def test_what_a_checkpoint_does_not_hold_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.rmtree(run / "checkpoint-4")
     quick(run / "light", save_strategy="steps", save_steps=2, save_only_model=True).train()

@@ -8,13 +8,16 @@ from typing import Any
 from torch import nn
 
 from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
+from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.names import parameter_names
-from surestep.checkpoint.optimizer_state import decode_optimizer, encode_optimizer
+from surestep.checkpoint.optimizer_state import encode_optimizer
 from surestep.checkpoint.optimizer_trial import try_codec
 from surestep.checkpoint.store import CheckpointStore
-from surestep.checkpoint.tree import check_tree, read_tree, tree_exists, write_tree
+from surestep.checkpoint.stored import stored
+from surestep.checkpoint.tree import check_tree, read_tree, write_tree
 from surestep.checkpoint.weights import load_weights, save_weights
 from surestep.config.enums import SaveStrategy
+from surestep.errors import CheckpointError
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.generation import check_generation_config
@@ -167,8 +170,11 @@ class SavingPoints(SteppingPoints):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint into the model."""
-        target = self.engine.unwrap(self.model if model is None else model)
-        load_weights(target, Path(resume_from_checkpoint))
+        target, folder = self.engine.unwrap(self.model if model is None else model), Path(resume_from_checkpoint)
+        # Older models stored what newer ones no longer have: told there, no error.
+        report = load_weights(target, folder, strict=not is_foreign(folder))
+        if report.missing:
+            raise CheckpointError(f"The weights in {folder} do not fit the model: see the warning above.")
 
     def _load_best_model(self) -> None:
         """Load the weights of the best checkpoint into the model."""
@@ -182,20 +188,25 @@ class SavingPoints(SteppingPoints):
         """Put the states of the optimizer and the schedule back."""
         if checkpoint is None:
             return
-        folder = Path(checkpoint)
-        if self.optimizer is not None and tree_exists(folder, OPTIMIZER):
-            decode_optimizer(self.optimizer, self._names_by_parameter(), read_tree(folder, OPTIMIZER))
-        if self.lr_scheduler is not None and tree_exists(folder, SCHEDULER):
-            self.lr_scheduler.load_state_dict(read_tree(folder, SCHEDULER))
+        parts = stored(Path(checkpoint))
+        if self.optimizer is not None and parts.has(OPTIMIZER):
+            parts.load_optimizer(self.optimizer, self._names_by_parameter())
+        if self.lr_scheduler is not None and parts.has(SCHEDULER):
+            parts.load_schedule(self.lr_scheduler)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Put the loss scale back."""
-        if checkpoint is not None and tree_exists(Path(checkpoint), SCALER):
-            self.engine.precision.load_state_dict(read_tree(Path(checkpoint), SCALER))
+        if checkpoint is None or not (parts := stored(Path(checkpoint))).has(SCALER):
+            return
+        if self.engine.precision.state_dict() is None:
+            logger.warning("'%s' holds a loss scale, which this run has no use for: it is left out.", checkpoint)
+        else:
+            self.engine.precision.load_state_dict(parts.scaler())
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Put the random generators of this process back where they were."""
-        name = random_name(self._world.rank)
-        if checkpoint is not None and tree_exists(Path(checkpoint), name):
-            for trouble in restore_random_state(read_tree(Path(checkpoint), name)):
-                logger.warning("Resuming: %s", trouble)
+        if checkpoint is None or not (parts := stored(Path(checkpoint))).has_random(self._world.rank):
+            return
+        state, problems = parts.random(self._world.rank)
+        for trouble in [*problems, *restore_random_state(state)]:
+            logger.warning("Resuming: %s", trouble)
