@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +59,7 @@ def two_rates(model: Any) -> tuple[Any, None]:
 
 
 NET: dict[str, Any] = {"model": lambda: Net(0.3), "train": lambda: Points(24)}
-TEXT: dict[str, Any] = {"train": lambda: Prefixed(24), "data_collator": lambda samples: pad(samples)}
+TEXT: dict[str, Any] = {"train": lambda: Prefixed(24), "data_collator": pad}
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 1}
 PLATEAU = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "threshold": 0.5}}
 ROWS = [

@@ -42,7 +42,11 @@ def load_optimizer_state(optimizer: Optimizer, names: Names, content: Any, path:
         _check_sizes(path, saved, live)
         _check_settings(path, saved, live)
         _check_shapes(path, content, live, names)
-    decode_optimizer(optimizer, names, {"as_is": content})
+        content = content | {"param_groups": _completed(saved, live)}
+    try:
+        decode_optimizer(optimizer, names, {"as_is": content})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _check_sizes(path: Path, saved: list[Any], live: Optimizer) -> None:
@@ -78,6 +82,14 @@ def _check_settings(path: Path, saved: list[Any], live: Optimizer) -> None:
         )
 
 
+def _completed(saved: list[dict[str, Any]], live: Optimizer) -> list[dict[str, Any]]:
+    """Return the saved groups, with what an older torch did not have as this run's optimizer has it."""
+    return [
+        {key: value for key, value in own.items() if key in _LATER} | group
+        for group, own in zip(saved, live.param_groups, strict=True)
+    ]
+
+
 def _check_shapes(path: Path, content: Mapping[str, Any], live: Optimizer, names: Names) -> None:
     parameters = (parameter for group in live.param_groups for parameter in group["params"])
     numbers = (number for group in content["param_groups"] for number in group["params"])
@@ -85,9 +97,11 @@ def _check_shapes(path: Path, content: Mapping[str, Any], live: Optimizer, names
     changed = []
     for number, parameter in zip(numbers, parameters, strict=True):
         state = content["state"].get(number, {})
-        shapes = {tuple(state[key].shape) for key in _SHAPED if isinstance(state.get(key), torch.Tensor)}
-        if shapes - {tuple(parameter.shape)} and not projected:
-            changed.append(f"{names.get(id(parameter), number)} (saved {shapes.pop()}, now {tuple(parameter.shape)})")
+        shape = tuple(parameter.shape)
+        shapes = [tuple(state[key].shape) for key in _SHAPED if isinstance(state.get(key), torch.Tensor)]
+        other = next((found for found in shapes if found != shape), None)
+        if other is not None and not projected:
+            changed.append(f"{names.get(id(parameter), number)} (saved {other}, now {shape})")
     if changed:
         raise CheckpointError(
             f"{path} was written for parameters of other shapes: {name_list(changed)}. Resume with the model that the "
