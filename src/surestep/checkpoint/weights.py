@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from safetensors import SafetensorError
 from torch import nn
 
 from surestep.checkpoint import layout
-from surestep.checkpoint.adapters import adapters_in, load_adapters, load_prompt_encoders, save_prompt_encoders
 from surestep.checkpoint.names import name_list, plain_name, unwrap
 from surestep.checkpoint.sharing import extent, overlapping, same_view
 from surestep.checkpoint.weight_files import read_weights, write_weights
@@ -75,7 +75,7 @@ def save_weights(
         }
         with _disk_errors():
             _save_pretrained(module, folder, state_dict, options)
-        save_prompt_encoders(module, folder)
+        _adapters().save_prompt_encoders(module, folder)
         _open_to_readers(folder)
     else:
         write_weights(state_dict if state_dict is not None else module.state_dict(), folder, limit)
@@ -93,9 +93,10 @@ def load_weights(model: nn.Module, folder: Path, *, strict: bool = True) -> Load
             name is missing or unexpected. The model may hold some of the new weights then.
     """
     module = unwrap(model)
-    adapters = adapters_in(folder)
-    if adapters and getattr(module, "peft_config", None):
-        report = LoadReport(*(load_prompt_encoders(module, folder) or load_adapters(module, adapters)))
+    found = _adapters().adapters_in(folder) if getattr(module, "peft_config", None) else {}
+    if found:
+        loaded = _adapters().load_prompt_encoders(module, folder) or _adapters().load_adapters(module, found)
+        report = LoadReport(*loaded)
     else:
         report = _load_state(module, folder)
     if report.missing or report.unexpected:
@@ -104,6 +105,13 @@ def load_weights(model: nn.Module, folder: Path, *, strict: bool = True) -> Load
             raise CheckpointError(problem)
         _logger.warning(problem)
     return report
+
+
+def _adapters() -> ModuleType:
+    """Return the module that knows PEFT, which few models need."""
+    from surestep.checkpoint import adapters
+
+    return adapters
 
 
 def _save_pretrained(

@@ -11,7 +11,6 @@ from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STA
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.names import parameter_names
 from surestep.checkpoint.optimizer_state import encode_optimizer
-from surestep.checkpoint.optimizer_trial import try_codec
 from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.stored import stored
 from surestep.checkpoint.tree import check_tree, read_tree, write_tree
@@ -125,6 +124,8 @@ class SavingPoints(SteppingPoints):
         check_generation_config(self.model)
         if args.save_only_model:
             return
+        from surestep.checkpoint.optimizer_trial import try_codec
+
         if self.optimizer is not None and not try_codec(self.optimizer, self._names_by_parameter()):
             logger.warning(
                 "Whether a checkpoint can hold the state of %s shows at the first save: no copy of it takes a step.",
