@@ -59,11 +59,13 @@ def _validate(config: Any, instead: str) -> None:
 def check_generation_config(model: Any) -> None:
     """Raise what saving the model would raise about its generation settings.
 
-    Settings that are as they were loaded can always be saved, contradictions included; adapters are saved without any.
+    Models of transformers save them, if they generate. Settings that are as they were loaded can always be saved,
+    contradictions included; adapters are saved without any.
     """
-    config = getattr(model, "generation_config", None)
-    if config is None or getattr(model, "peft_config", None):
+    generates = getattr(model, "can_generate", None)
+    if not callable(generates) or not generates() or getattr(model, "peft_config", None):
         return
+    config = getattr(model, "generation_config", None)
     loaded = getattr(config, "_original_object_hash", None)
     if loaded is None or loaded != hash(config):
         _validate(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
-from tests.parity.sequences import bart
+from tests.parity.sequences import bart, t5
+from tests.parity.tiny import bert
 
 from surestep.errors import ArgumentError, ModelError
 from surestep.trainer.generation import (
@@ -73,9 +75,22 @@ def test_settings_that_are_as_they_were_loaded_can_be_saved(tmp_path: Path) -> N
         model.save_pretrained(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("model", [torch.nn.Linear(1, 1), bart()])
-def test_other_models_have_nothing_to_check(model: Any) -> None:
-    check_generation_config(model)
+class Own(torch.nn.Module):
+    """A model of one's own, whose settings are saved with nothing."""
+
+    generation_config = Settings(num_beams=1, length_penalty=2.0)
+
+
+def adapted() -> Any:
+    model = t5()
+    model.generation_config.update(num_beams=1, length_penalty=2.0)
+    return peft.get_peft_model(model, peft.LoraConfig(target_modules=["q"]))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [lambda: torch.nn.Linear(1, 1), bart, bert, Own, adapted])
+def test_other_models_have_nothing_to_check(make: Any) -> None:
+    check_generation_config(make())
 
 
 @pytest.mark.parametrize(
