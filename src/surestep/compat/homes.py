@@ -15,18 +15,44 @@ _ENUMS = "surestep.config.enums"
 _SCHEDULES = "surestep.optim.schedules"
 _PREDICTION = "surestep.metrics.prediction"
 _STATE = "surestep.training.state"
+_NOISE = "surestep.engine.additions"
+_HELPERS = "surestep.compat.helpers"
+_TENSORS = f"{_HELPERS}.tensors"
+_GATHERING = f"{_HELPERS}.gathering"
+_MODELS = f"{_HELPERS}.models"
+_SAMPLERS = f"{_HELPERS}.samplers"
+_CHECKPOINTS = f"{_HELPERS}.checkpoints"
+_METHODS = f"{_HELPERS}.methods"
+_PARSING = f"{_HELPERS}.parsing"
+_AVAILABLE = f"{_HELPERS}.available"
+_FILES = "surestep.checkpoint.foreign_names"
+_DEFAULTS = "surestep.trainer.defaults"
+_COLLATOR_NAMES = "surestep.data.data_collator"
 
 # The original's module -> a name of it (or of an older year's) -> the module of ours that holds it.
 HOMES: dict[str, dict[str, str]] = {
     "transformers.trainer": {
+        "DEFAULT_CALLBACKS": _DEFAULTS,
+        "DEFAULT_PROGRESS_CALLBACK": _DEFAULTS,
+        "FSDP_MODEL_NAME": _FILES,
+        "OPTIMIZER_NAME": _FILES,
+        "OPTIMIZER_NAME_BIN": _FILES,
+        "SCALER_NAME": _FILES,
+        "SCHEDULER_NAME": _FILES,
+        "TRAINER_STATE_NAME": _FILES,
+        "TRAINING_ARGS_NAME": _FILES,
         "Trainer": "surestep.trainer.trainer",
     },
     "transformers.training_args": {
         "OptimizerNames": _ENUMS,
         "ParallelMode": _ENUMS,
         "TrainingArguments": "surestep.config.arguments",
+        "log_levels": _PARSING,
+        "str_to_bool": _PARSING,
+        "trainer_log_levels": _PARSING,
     },
     "transformers.trainer_callback": {
+        "CallbackHandler": f"{_HELPERS}.callbacks",
         "DefaultFlowCallback": "surestep.callbacks.flow",
         "EarlyStoppingCallback": "surestep.callbacks.early_stopping",
         "ExportableState": _STATE,
@@ -42,17 +68,76 @@ HOMES: dict[str, dict[str, str]] = {
         "FSDPOption": _ENUMS,
         "HubStrategy": _ENUMS,
         "IntervalStrategy": _ENUMS,
+        "PREFIX_CHECKPOINT_DIR": _FILES,
         "PredictionOutput": _PREDICTION,
+        "RemoveColumnsCollator": f"{_HELPERS}.columns",
         "SaveStrategy": _ENUMS,
         "SchedulerType": _ENUMS,
         "TrainOutput": _PREDICTION,
+        "TrainerMemoryTracker": "surestep.metrics.memory",
+        "align_special_tokens": "surestep.trainer.special_tokens",
+        "check_target_module_exists": _MODELS,
+        "compare_trainer_and_checkpoint_args": _CHECKPOINTS,
+        "denumpify_detensorize": _TENSORS,
         "enable_full_determinism": "surestep.runtime.random",
+        "find_executable_batch_size": f"{_HELPERS}.batch_size",
+        "get_last_checkpoint": _CHECKPOINTS,
         "has_length": "surestep.data.loaders",
+        "is_main_process": _GATHERING,
+        "load_sharded_checkpoint": _CHECKPOINTS,
+        "number_of_arguments": _MODELS,
+        "rotate_checkpoints": _CHECKPOINTS,
+        "seed_worker": "surestep.data.loaders",
+        "set_seed": "surestep.runtime.random",
+        "sort_checkpoints": _CHECKPOINTS,
         "speed_metrics": "surestep.metrics.speed",
+        "total_processes_number": _GATHERING,
+        "unwrap_peft_model": _MODELS,
+        "validate_quantization_for_training": _MODELS,
     },
     "transformers.trainer_pt_utils": {
         "AcceleratorConfig": "surestep.config.topics.hardware",
+        "BatchRebalanceSampler": "surestep.data.grouping",
+        "DistributedLengthGroupedSampler": _SAMPLERS,
+        "DistributedSamplerWithLoop": _SAMPLERS,
+        "DistributedTensorGatherer": _SAMPLERS,
+        "EvalLoopContainer": _TENSORS,
+        "IterableDatasetShard": f"{_HELPERS}.streams",
         "LabelSmoother": "surestep.losses.smoothing",
+        "LayerWiseDummyOptimizer": "surestep.optim.layerwise",
+        "LayerWiseDummyScheduler": "surestep.optim.layerwise",
+        "LengthGroupedSampler": _SAMPLERS,
+        "SequentialDistributedSampler": _SAMPLERS,
+        "ShardSampler": _SAMPLERS,
+        "atleast_1d": _TENSORS,
+        "distributed_broadcast_scalars": _GATHERING,
+        "distributed_concat": _GATHERING,
+        "expand_like": _TENSORS,
+        "find_batch_size": _TENSORS,
+        "get_dataloader_sampler": _SAMPLERS,
+        "get_learning_rates": _METHODS,
+        "get_length_grouped_indices": _SAMPLERS,
+        "get_model_param_count": _MODELS,
+        "get_module_class_from_name": _MODELS,
+        "get_num_trainable_parameters": _METHODS,
+        "get_optimizer_group": _METHODS,
+        "get_parameter_names": _MODELS,
+        "is_attention_mask_causal": _MODELS,
+        "log_metrics": _METHODS,
+        "metrics_format": _METHODS,
+        "nested_concat": _TENSORS,
+        "nested_detach": _TENSORS,
+        "nested_gather": _GATHERING,
+        "nested_new_like": _TENSORS,
+        "nested_numpify": _TENSORS,
+        "nested_truncate": _TENSORS,
+        "numpy_pad_and_concatenate": _TENSORS,
+        "reissue_pt_warnings": f"{_HELPERS}.warned",
+        "remove_dummy_checkpoint": _CHECKPOINTS,
+        "save_metrics": _METHODS,
+        "save_state": _METHODS,
+        "torch_distributed_zero_first": _GATHERING,
+        "torch_pad_and_concatenate": _TENSORS,
     },
     "transformers.trainer_seq2seq": {
         "Seq2SeqTrainer": "surestep.trainer.seq2seq",
@@ -61,21 +146,33 @@ HOMES: dict[str, dict[str, str]] = {
         "Seq2SeqTrainingArguments": "surestep.config.arguments",
     },
     "transformers.data.data_collator": {
+        "DataCollator": _COLLATOR_NAMES,
         "DataCollatorForLanguageModeling": f"{_COLLATORS}.language_modeling",
         "DataCollatorForMultipleChoice": f"{_COLLATORS}.multiple_choice",
         "DataCollatorForPermutationLanguageModeling": f"{_COLLATORS}.permutation",
         "DataCollatorForSeq2Seq": f"{_COLLATORS}.seq2seq",
         "DataCollatorForTokenClassification": f"{_COLLATORS}.token_classification",
+        "DataCollatorForWholeWordMask": _COLLATOR_NAMES,
         "DataCollatorMixin": f"{_COLLATORS}.base",
         "DataCollatorWithFlattening": f"{_COLLATORS}.flattening",
         "DataCollatorWithPadding": f"{_COLLATORS}.padding",
         "DefaultDataCollator": f"{_COLLATORS}.default",
+        "InputDataClass": _COLLATOR_NAMES,
+        "_numpy_collate_batch": _COLLATOR_NAMES,
+        "_torch_collate_batch": _COLLATOR_NAMES,
         "default_data_collator": f"{_COLLATORS}.default",
+        "numpy_default_data_collator": _COLLATOR_NAMES,
+        "pad_without_fast_tokenizer_warning": _COLLATOR_NAMES,
+        "to_numpy": _COLLATOR_NAMES,
+        "tolist": _COLLATOR_NAMES,
+        "torch_default_data_collator": _COLLATOR_NAMES,
     },
     "transformers.optimization": {
         "Adafactor": "surestep.optim.adafactor",
         "AdafactorSchedule": "surestep.optim.adafactor",
         "GreedyLR": "surestep.optim.greedy",
+        "StreamingAverage": "surestep.optim.greedy",
+        "TYPE_TO_SCHEDULER_FUNCTION": _SCHEDULES,
         "get_adafactor_schedule": "surestep.optim.adafactor",
         "get_constant_schedule": _SCHEDULES,
         "get_constant_schedule_with_warmup": _SCHEDULES,
@@ -92,13 +189,32 @@ HOMES: dict[str, dict[str, str]] = {
         "get_wsd_schedule": _SCHEDULES,
     },
     "transformers.hf_argparser": {
+        "DataClass": _PARSING,
+        "DataClassType": _PARSING,
         "HfArg": "surestep.config.parser",
         "HfArgumentParser": "surestep.config.parser",
+        "make_choice_type_function": _PARSING,
+        "string_to_bool": _PARSING,
     },
-    "transformers.trainer_optimizer": {},
+    "transformers.trainer_optimizer": {
+        "is_optimizer_factory": "surestep.optim.build",
+    },
     "transformers.trainer_jit_checkpoint": {},
+    "transformers.integrations.neftune": {
+        "activate_neftune": _NOISE,
+        "deactivate_neftune": _NOISE,
+        "neftune_post_forward_hook": _NOISE,
+    },
     "transformers.integrations.integration_utils": {
         "TensorBoardCallback": f"{_TRACKERS}.tensorboard",
+        **{
+            f"is_{package}_available": _AVAILABLE
+            for package in (
+                *("azureml", "clearml", "codecarbon", "comet", "dagshub", "dvclive", "flyte_deck_standard", "flytekit"),
+                *("kubeflow", "mlflow", "neptune", "optuna", "ray", "ray_tune", "swanlab", "tensorboard", "trackio"),
+                "wandb",
+            )
+        },
         "rewrite_logs": f"{_TRACKERS}.tensorboard",
     },
 }

@@ -35,6 +35,21 @@ def lengths_of(dataset: Any, column: str = "length", model_input_name: str | Non
     return [len(dataset[index][name]) for index in range(len(dataset))]
 
 
+def default_window(num_samples: int, batch_size: int) -> int:
+    """Return the samples that are sorted together: 50 batches, fewer so that there are four windows."""
+    return batch_size * max(min(num_samples // (batch_size * 4), 50), 1)
+
+
+def grouped(permutation: torch.Tensor, lengths: torch.Tensor, window: int) -> torch.Tensor:
+    """Return `permutation` with each of its windows sorted from long to short, the longest sample of all first."""
+    windows = torch.split(permutation, window)
+    order = torch.cat([one[lengths[one].sort(descending=True, stable=True).indices] for one in windows])
+    # The longest of each window leads it.
+    longest = int(lengths[order[::window]].argmax()) * window
+    order[0], order[longest] = order[longest].item(), order[0].item()
+    return order
+
+
 class LengthGroupedSampler(EpochOrder):
     """A random order whose neighbours are of about one length, the longest sample first.
 
@@ -65,7 +80,7 @@ class LengthGroupedSampler(EpochOrder):
         self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
         if self.lengths.ndim != 1 or len(self.lengths) == 0:
             raise DataError(f"lengths of shape {tuple(self.lengths.shape)}; give one length for each sample")
-        self.window = window or batch_size * max(min(len(self.lengths) // (batch_size * 4), 50), 1)
+        self.window = window or default_window(len(self.lengths), batch_size)
         self._gives_away = seed is None
 
     def order(self) -> torch.Tensor:
@@ -73,12 +88,7 @@ class LengthGroupedSampler(EpochOrder):
         generator = self._generator()
         if self._gives_away:
             torch.empty((), dtype=torch.int64).random_(generator=generator)
-        windows = torch.split(torch.randperm(len(self), generator=generator), self.window)
-        order = torch.cat([one[self.lengths[one].sort(descending=True, stable=True).indices] for one in windows])
-        # The longest of each window leads it.
-        longest = int(self.lengths[order[:: self.window]].argmax()) * self.window
-        order[0], order[longest] = order[longest].item(), order[0].item()
-        return order
+        return grouped(torch.randperm(len(self), generator=generator), self.lengths, self.window)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -133,7 +133,7 @@ def num_samples(loader: Any) -> int:
     return len(loader) * (getattr(loader, "batch_size", None) or 1)
 
 
-def seed_worker(worker_id: int, *, num_workers: int, rank: int) -> None:  # noqa: ARG001 (torch passes the id)
+def seed_worker(worker_id: int, num_workers: int, rank: int) -> None:  # noqa: ARG001 (torch passes the id)
     """Seed the generators of a worker process from the seed that torch gave it, apart for each rank."""
     seed = num_workers * rank + torch.initial_seed() % 2**32
     random.seed(seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from surestep.errors import ArgumentError
 from surestep.optional import require
@@ -30,28 +31,48 @@ def apply_liger(model: Any, settings: Mapping[str, bool] | None) -> None:
     kernels._apply_liger_kernel_to_instance(model=model, **(settings or {}))
 
 
-@contextmanager
-def noisy_embeddings(model: Any, alpha: float) -> Iterator[None]:
-    """Add uniform noise to the input embeddings while training inside the block (NEFTune, Jain et al. 2023).
+def neftune_post_forward_hook(module: nn.Module, input: Any, output: Tensor) -> Tensor:  # noqa: A002, ARG001 (torch's)
+    """Add uniform noise to the output of an embedding that is trained, as its `neftune_noise_alpha` says."""
+    if not module.training:
+        return output
+    alpha: Any = module.neftune_noise_alpha
+    bound = float(alpha / torch.sqrt(torch.tensor(output.size(1) * output.size(2))))
+    return output + torch.zeros_like(output).uniform_(-bound, bound)
 
-    The noise lies within `alpha / sqrt(tokens * dim)` on either side, as in the original.
+
+def activate_neftune(model: Any, neftune_noise_alpha: float, accelerator: Any = None) -> RemovableHandle:
+    """Add noise to the model's input embeddings from now on (NEFTune, Jain et al. 2023); return the handle to end it.
+
+    The noise lies within `neftune_noise_alpha / sqrt(tokens * dim)` on either side, as in the original.
     """
-    embed = getattr(model, "get_input_embeddings", None)
+    embeddings = _input_embeddings(model, neftune_noise_alpha, accelerator)
+    embeddings.neftune_noise_alpha = neftune_noise_alpha
+    handle: RemovableHandle = embeddings.register_forward_hook(neftune_post_forward_hook)
+    return handle
+
+
+def deactivate_neftune(model: Any, hook_handle: RemovableHandle, accelerator: Any = None) -> None:
+    """End what `activate_neftune` began."""
+    hook_handle.remove()
+    vars(_input_embeddings(model, None, accelerator)).pop("neftune_noise_alpha", None)
+
+
+def _input_embeddings(model: Any, alpha: float | None, accelerator: Any) -> Any:
+    inner = model if accelerator is None else accelerator.unwrap_model(model)
+    embed = getattr(inner, "get_input_embeddings", None)
     if embed is None:
         raise ArgumentError(
-            f"neftune_noise_alpha is {alpha}, but {type(model).__name__} has no get_input_embeddings. Define it to "
+            f"neftune_noise_alpha is {alpha}, but {type(inner).__name__} has no get_input_embeddings. Define it to "
             "return the embedding module, or leave the setting out."
         )
+    return embed()
 
-    def add_noise(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        if not module.training:
-            return output
-        size = torch.tensor(output.size(1) * output.size(2))
-        bound = alpha / torch.sqrt(size)
-        return output + torch.zeros_like(output).uniform_(-float(bound), float(bound))
 
-    handle = embed().register_forward_hook(add_noise)
+@contextmanager
+def noisy_embeddings(model: Any, alpha: float) -> Iterator[None]:
+    """Have the input embeddings make noise inside the block: `activate_neftune`, and its end also after an error."""
+    handle = activate_neftune(model, alpha)
     try:
         yield
     finally:
-        handle.remove()
+        deactivate_neftune(model, handle)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from surestep.errors import ArgumentError
 from surestep.optional import require
+from surestep.runtime.device import choose_device
+from surestep.runtime.world import current_world
 
 # How often the host's memory is looked at while a stage runs, in seconds.
 _INTERVAL = 0.002
@@ -107,3 +111,43 @@ class MemoryMeter:
 def _close(stage: _Stage, now: int, highest: int) -> None:
     stage.alloc = now - stage.begin
     stage.peaked = max(0, highest - now)
+
+
+# The method that calls -> the stage that it is.
+_STAGES = {
+    "__init__": "init",
+    "train": "train",
+    "_inner_training_loop": "train",
+    "_finalize_training": "train",
+    "evaluate": "eval",
+    "predict": "test",
+}
+
+
+class TrainerMemoryTracker(MemoryMeter):
+    """A meter that knows its stage by the method that calls it, for overrides of `train`, `evaluate` and `predict`.
+
+    The original's name and methods; the trainer's own is one.
+    """
+
+    stages = _STAGES
+
+    def __init__(self, skip_memory_metrics: bool = False, *, device: torch.device | None = None) -> None:
+        super().__init__(not skip_memory_metrics, device or choose_device(current_world()))
+        self.skip_memory_metrics = skip_memory_metrics
+
+    def start(self, stage: str | None = None) -> None:
+        """Begin the stage of the calling method, unless one is running."""
+        if self.enabled:
+            super().start(stage or _stage_of(sys._getframe(1).f_code.co_name))
+
+    def stop_and_update_metrics(self, metrics: dict[str, float] | None = None) -> None:
+        """End the stage of the calling method and add its figures to `metrics`."""
+        if self.enabled:
+            self.stop(_stage_of(sys._getframe(1).f_code.co_name), metrics)
+
+
+def _stage_of(caller: str) -> str:
+    if caller not in _STAGES:
+        raise ArgumentError(f"{caller} is no stage of a run. Measure in one of: {', '.join(_STAGES)}.")
+    return _STAGES[caller]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from surestep.logs import get_logger, warn_once
 
@@ -58,3 +59,37 @@ class LayerwiseOptimizer(Optimizer):
             return None
         with torch.enable_grad():
             return closure()
+
+
+class LayerWiseDummyOptimizer(Optimizer):
+    """Stands in for the optimizers of `optimizer_dict`, one a parameter, which hooks of a script step during backward.
+
+    The original's name. `get_scheduler` makes a schedule for each of them. Ours is `LayerwiseOptimizer`, which brings
+    its hooks along.
+    """
+
+    def __init__(self, optimizer_dict: Mapping[Any, Optimizer] | None = None, **kwargs: Any) -> None:
+        self.optimizer_dict = optimizer_dict
+        super().__init__([torch.zeros(1, 1)], {"lr": kwargs.get("lr", 1e-3)})
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing: the hooks dropped the gradients."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Return what `closure` returned; the hooks made the step."""
+        return None if closure is None else closure()
+
+
+class LayerWiseDummyScheduler(LRScheduler):
+    """Shows the rates of the optimizers of `optimizer_dict`, whose own schedules hooks of a script step."""
+
+    def __init__(self, *_: Any, **kwargs: Any) -> None:
+        self.default_lr = kwargs["lr"]
+        super().__init__(LayerWiseDummyOptimizer(**kwargs))
+
+    def get_lr(self) -> list[Any]:
+        """Return the rate of every group of every optimizer."""
+        optimizers = vars(self.optimizer)["optimizer_dict"]
+        if not optimizers:
+            return [self.default_lr]
+        return [group["lr"] for optimizer in optimizers.values() for group in optimizer.param_groups]

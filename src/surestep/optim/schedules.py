@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from surestep.config.enums import SchedulerType
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.optim import curves
 from surestep.optim.greedy import GreedyLR
+from surestep.optim.layerwise import LayerWiseDummyOptimizer, LayerWiseDummyScheduler
 
 _logger = get_logger(__name__)
 _RATE = itemgetter("lr")
@@ -280,6 +283,8 @@ SCHEDULES: Mapping[str, _Schedule] = {
     "warmup_stable_decay": _own(get_wsd_schedule),
     "greedy": _Schedule(get_greedy_schedule, GreedyLR),
 }
+# The same for scripts, by the members of the enum, which equal their names. Adding to it is refused: nobody would read.
+TYPE_TO_SCHEDULER_FUNCTION = MappingProxyType({member: SCHEDULES[member.value].make for member in SchedulerType})
 # Arguments that the run gives, not lr_scheduler_kwargs.
 _GIVEN = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
@@ -298,6 +303,8 @@ def get_scheduler(
     """
     if name not in SCHEDULES:
         raise ArgumentError(f"lr_scheduler_type is '{name}'; write one of {', '.join(SCHEDULES)}.")
+    if isinstance(optimizer, LayerWiseDummyOptimizer):
+        return _of_each(name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
     schedule, kwargs = SCHEDULES[name], dict(scheduler_specific_kwargs or {})
     takes = schedule.takes()
     _check_kwargs(name, kwargs, {key: value for key, value in takes.items() if key not in _GIVEN})
@@ -307,6 +314,16 @@ def get_scheduler(
         if value is None and takes[key].default is inspect.Parameter.empty:
             raise ArgumentError(f"The schedule '{name}' needs {key}, which is None.")
     return schedule.make(optimizer, **given, **kwargs)
+
+
+def _of_each(name: str, optimizer: LayerWiseDummyOptimizer, *given: Any) -> LRScheduler:
+    """Give each optimizer behind a stand-in its schedule, stepped when its parameter's gradient is complete."""
+    optimizers = optimizer.optimizer_dict or {}
+    for parameter, own in optimizers.items():
+        schedule = get_scheduler(name, own, *given)
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda _, step=schedule.step: step())
+    return LayerWiseDummyScheduler(optimizer_dict=optimizers, lr=optimizer.defaults["lr"])
 
 
 def _check_kwargs(name: str, kwargs: Mapping[str, Any], takes: Mapping[str, inspect.Parameter]) -> None:

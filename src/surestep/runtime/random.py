@@ -39,7 +39,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def enable_full_determinism(seed: int, *, warn_only: bool = False) -> None:
+def set_seed(seed: int, deterministic: bool = False) -> None:
+    """Seed everything; with `deterministic`, torch raises where it has no algorithm that gives the same bits again.
+
+    The original's name and signature. `enable_full_determinism` also tells the vendors' libraries.
+    """
+    seed_everything(seed)
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+
+
+def enable_full_determinism(seed: int, warn_only: bool = False) -> None:
     """Seed everything and let torch use algorithms that give the same bits on every run.
 
     Where torch has no such algorithm it raises, or warns with `warn_only`. The environment variables act on libraries

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from surestep.callbacks.flow import DefaultFlowCallback
 from surestep.data.collators.default import default_data_collator
+
+if TYPE_CHECKING:
+    from surestep.callbacks.display import DisplayCallback
+
+    # The bar, or the table of a notebook; found when it is asked for.
+    DEFAULT_PROGRESS_CALLBACK: type[DisplayCallback]
+
+# What every trainer begins with. A script may add to the list before it makes one.
+DEFAULT_CALLBACKS: list[Any] = [DefaultFlowCallback]
 
 
 def default_collator(processing_class: Any) -> Callable[[list[Any]], Any]:
@@ -18,11 +28,11 @@ def default_collator(processing_class: Any) -> Callable[[list[Any]], Any]:
 
 
 def default_callbacks(args: Any, given: Sequence[Any]) -> list[Any]:
-    """Return the callbacks after the flow, in the original's order: trackers, those given, and the progress."""
+    """Return the callbacks of a trainer in the original's order: the flow, trackers, those given, and the progress."""
     from surestep.callbacks.trackers.jsonl import JsonlCallback
     from surestep.callbacks.trackers.registry import tracker_callbacks
 
-    return [JsonlCallback, *tracker_callbacks(args.report_to), *given, _progress(args)]
+    return [*DEFAULT_CALLBACKS, JsonlCallback, *tracker_callbacks(args.report_to), *given, _progress(args)]
 
 
 def _progress(args: Any) -> type:
@@ -30,6 +40,14 @@ def _progress(args: Any) -> type:
         from surestep.callbacks.printer import PrinterCallback
 
         return PrinterCallback
+    from surestep.callbacks.notebook import default_progress
+
+    return default_progress()
+
+
+def __getattr__(name: str) -> Any:
+    if name != "DEFAULT_PROGRESS_CALLBACK":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from surestep.callbacks.notebook import default_progress
 
     return default_progress()

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from surestep import logs
-from surestep.callbacks.flow import DefaultFlowCallback
 from surestep.config.adopt import adopt_arguments
 from surestep.config.arguments import TrainingArguments
 from surestep.config.enums import SaveStrategy
@@ -22,7 +21,7 @@ from surestep.data.columns import can_return_loss, find_labels, inspected_model
 from surestep.data.loaders import has_length
 from surestep.losses.items import accepts_count
 from surestep.losses.smoothing import LabelSmoother
-from surestep.metrics.memory import MemoryMeter
+from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.runtime.world import current_world
@@ -99,8 +98,8 @@ class Trainer(OlderPoints, UnservedPoints):
         seed_run(self.args)
         if "prediction_loss_only" in older:
             self.args.prediction_loss_only = older["prediction_loss_only"]
-        self._memory = MemoryMeter(enabled=not self.args.skip_memory_metrics, device=self.args.device)
-        self._memory.start("init")
+        self._memory_tracker = TrainerMemoryTracker(self.args.skip_memory_metrics, device=self.args.device)
+        self._memory_tracker.start("init")
         logs.set_level(self.args.log_level)
         self._world = current_world()
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
@@ -119,7 +118,7 @@ class Trainer(OlderPoints, UnservedPoints):
         adapt_older_methods(self)
         self.callback_handler = Events(
             self,
-            [DefaultFlowCallback, *with_writer(default_callbacks(self.args, callbacks or []), older.get("tb_writer"))],
+            with_writer(default_callbacks(self.args, callbacks or []), older.get("tb_writer")),
             model=self.model,
             processing_class=self.processing_class,
         )
@@ -127,7 +126,7 @@ class Trainer(OlderPoints, UnservedPoints):
         if self.args.should_save:
             self._output_folder.mkdir(parents=True, exist_ok=True)
         self.callback_handler.fire("on_init_end")
-        self._memory.stop("init")
+        self._memory_tracker.stop("init")
 
     def _forget_runs(self) -> None:
         """Set what a run changes to its beginning."""
@@ -255,7 +254,7 @@ class Trainer(OlderPoints, UnservedPoints):
         `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
         self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
-        self._memory.start("train")
+        self._memory_tracker.start("train")
         try:
             self._renew_model(trial)
             check_quantised(self.model)
@@ -276,7 +275,7 @@ class Trainer(OlderPoints, UnservedPoints):
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
         finally:
             self.is_in_train = False
-            self._memory.stop("train")
+            self._memory_tracker.stop("train")
             self._store.release()
             self._close_callbacks()
 
@@ -353,7 +352,7 @@ class Trainer(OlderPoints, UnservedPoints):
         self.store_flos()
         metrics["total_flos"] = state.total_flos
         metrics["train_loss"] = run.tally.mean_loss()
-        self._memory.stop("train", metrics)
+        self._memory_tracker.stop("train", metrics)
         self.log(metrics)
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()

@@ -90,6 +90,10 @@ class Events:
         for callback in callbacks:
             self.add_callback(callback)
 
+    def serve(self, source: EventSource) -> None:
+        """Read and answer `source` from now on: the trainer that this was given to."""
+        self._source = source
+
     def fire(self, event: str, **extra: Any) -> None:
         """Clear the requests that this event answers, then tell every listener, in order."""
         source = self._source

@@ -48,6 +48,10 @@ class AcceleratorConfig:
         """Return the configuration as a dictionary."""
         return asdict(self)
 
+    def pop(self, key: str, default: Any = None) -> Any:
+        """Take a setting out and return it; the default of its class is read from then on."""
+        return vars(self).pop(key, default)
+
 
 @dataclass
 class HardwareArguments:

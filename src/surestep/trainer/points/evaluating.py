@@ -45,7 +45,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, dict):
             return self._evaluate_each(dataset, eval_dataset is not None, ignore_keys, metric_key_prefix)
-        self._memory.start("eval")
+        self._memory_tracker.start("eval")
         loader = self.get_eval_dataloader(eval_dataset)
         start = time.time()
         output = self.evaluation_loop(
@@ -58,7 +58,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.log(metrics)
         self.callback_handler.fire("on_evaluate", metrics=metrics)
-        self._memory.stop("eval", metrics)
+        self._memory_tracker.stop("eval", metrics)
         return metrics
 
     def _evaluate_each(
@@ -82,7 +82,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
 
         Where the samples' second dimensions differ, arrays are padded on the right with -100.
         """
-        self._memory.start("test")
+        self._memory_tracker.start("test")
         loader = self.get_test_dataloader(test_dataset)
         start = time.time()
         output = self.evaluation_loop(
@@ -90,7 +90,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         )
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.callback_handler.fire("on_predict", metrics=metrics)
-        self._memory.stop("test", metrics)
+        self._memory_tracker.stop("test", metrics)
         return PredictionOutput(output.predictions, output.label_ids, PredictionMetrics(metrics))
 
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:

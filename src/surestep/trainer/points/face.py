@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,14 +14,25 @@ from torch.utils.data import DataLoader
 from surestep.checkpoint.store import CheckpointStore
 from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
+from surestep.errors import ArgumentError
 from surestep.losses.items import ItemUse
 from surestep.losses.smoothing import LabelSmoother
-from surestep.metrics.memory import MemoryMeter
+from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.world import World
 from surestep.training.events import Events
 from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
+
+
+def _take_over(trainer: Any, handler: Any) -> None:
+    if not isinstance(handler, Events):
+        raise ArgumentError(
+            f"callback_handler is given a {type(handler).__name__}: give a CallbackHandler of surestep, or add "
+            "callbacks to the one that is there."
+        )
+    handler.serve(trainer)
+    vars(trainer)["_events"] = handler
 
 
 class Face:
@@ -50,7 +62,8 @@ class Face:
     optimizer: Optimizer | None
     lr_scheduler: Any
     optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None
-    callback_handler: Events
+    # Read for every event, so without a Python call.
+    callback_handler: Events = property(attrgetter("_events"), _take_over)  # type: ignore[assignment]
     state: TrainerState
     control: TrainerControl
     label_names: list[str]
@@ -70,7 +83,7 @@ class Face:
     _signature_columns: list[str] | None
     _item_use: ItemUse | None
     _num_weights: int | None
-    _memory: MemoryMeter
+    _memory_tracker: TrainerMemoryTracker
     _train_batch_size: int
     _created_lr_scheduler: bool
     _staging_root: str | None
