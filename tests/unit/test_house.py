@@ -118,7 +118,7 @@ def test_nothing_is_put_off() -> None:
 
 
 def test_packages_hold_a_docstring_only() -> None:
-    # `surestep.compat.install()` is what people write in a notebook; `surestep.trainer` is a module of the original's too.
+    # `surestep.compat.install()` is what people write in a notebook; `surestep.trainer` is a module of the original's.
     faces = {SOURCE, SOURCE / "compat", SOURCE / "trainer"}
     packages = [path for path in FILES if path.name == "__init__.py" and path.parent not in faces]
 
