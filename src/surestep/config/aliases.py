@@ -26,6 +26,10 @@ def _same(value: Any) -> Any:
     return NOTHING if value is None else value
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Alias(ABC):
     """An old name. `kind` is how a command line reads its value, `default` what it held when nobody set it."""
@@ -51,7 +55,7 @@ class Renamed(Alias):
 
     to: str = ""
     convert: Callable[[Any], Any] = _same
-    back: Callable[[Any], Any] = lambda value: value
+    back: Callable[[Any], Any] = _unchanged
     over: tuple[Any, ...] = ()
     note: str = ""
 
@@ -62,6 +66,16 @@ class Renamed(Alias):
         except ValueError as error:
             raise ArgumentError(f"{name}={value!r} cannot be right: {error}") from None
         return {} if new is NOTHING else {self.to: new}
+
+    @property
+    def keeps_value(self) -> bool:
+        """Whether only the name changes: a value that is not known yet can be written under the new one."""
+        return self.convert in _KEEPING
+
+    @property
+    def reads_alike(self) -> bool:
+        """Whether reading today's setting gives what reading the old one gave."""
+        return self.back is _unchanged
 
     def read(self, args: Any, /) -> Any:
         """Return what the old name holds, for arguments of today."""
@@ -156,6 +170,8 @@ def _layer_classes(name: Any) -> Any:
     return {"transformer_layer_cls_to_wrap": [name] if isinstance(name, str) else name} if name else NOTHING
 
 
+# The conversions that hand on a value or leave it out.
+_KEEPING = (_same, _fraction, _token)
 _BACKENDS = ("auto", "amp", "cuda_amp", "cpu_amp")
 _APEX = 'Mixed precision is torch\'s own; "apex" and its kind are not. Write fp16=True or bf16=True alone.'
 _TORCH_DECIDES = "mixed precision is torch's own"

@@ -17,7 +17,7 @@ from typing import Any
 
 from surestep.errors import ArgumentError, NotServedError, UnknownArgumentError
 from surestep.logs import get_logger, warn_where_written
-from surestep.trainer.older_names import GONE_METHODS, OLD_ARGUMENTS, POINTS, UNCALLED, Point
+from surestep.trainer.older_names import GONE_METHODS, OLD_ARGUMENTS, POINTS, UNCALLED, Point, fits
 
 logger = get_logger(__name__)
 
@@ -115,7 +115,7 @@ def adapt_older_methods(trainer: Any) -> None:
 def _take_older_form(trainer: Any, name: str, point: Point) -> None:
     method = getattr(trainer, name)
     signature = inspect.signature(method)
-    if _fits(signature, point):
+    if fits(signature, point):
         return
     written = f"{type(trainer).__name__}.{name}({', '.join(signature.parameters)})"
     warn_where_written(method, f"{written} is an older form: write {name}(self, {point.today}).")
@@ -149,18 +149,6 @@ def _serve(trainer: Any, name: str, point: Point, method: Callable[..., Any]) ->
 def _base(trainer: Any) -> type:
     """Return the class of this package that a trainer comes from."""
     return next(kind for kind in type(trainer).__mro__ if kind.__module__.startswith("surestep."))
-
-
-def _fits(signature: inspect.Signature, point: Point) -> bool:
-    """Say whether today's call goes through. A parameter that today's call has no more is a sign of an older form."""
-    if point.supply.keys() & signature.parameters.keys():
-        return False
-    positional = [None for name in point.names if name not in point.by_name]
-    try:
-        signature.bind(*positional, **dict.fromkeys(point.by_name))
-    except TypeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

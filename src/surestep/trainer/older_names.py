@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,3 +149,46 @@ GONE_METHODS = {
     "_deactivate_neftune": "set neftune_noise_alpha",
     "compare_trainer_and_checkpoint_args": "override _load_from_checkpoint",
 }
+# Attributes and methods of a trainer that have another name or place today.
+MEMBERS = {
+    "tokenizer": "processing_class",
+    "is_world_master": "is_world_process_zero",
+    "is_local_master": "is_local_process_zero",
+    "global_step": "state.global_step",
+    "epoch": "state.epoch",
+    "log_history": "state.log_history",
+    "total_flos": "state.total_flos",
+    "prediction_loss_only": "args.prediction_loss_only",
+}
+# Those that are gone, with what to write or to know.
+_AUTOCAST = "it is always off here, as the model's forward carries its own autocast"
+_SHARDED = "it is always None here, as sharding is an affair of the engine"
+_SCALING = "call trainer.accelerator.backward(loss), which scales"
+GONE_MEMBERS = {
+    "tb_writer": "pass callbacks=[TensorBoardCallback(writer)]",
+    "scaler": _SCALING,
+    "do_grad_scaling": _SCALING,
+    "use_amp": _AUTOCAST,
+    "use_cuda_amp": _AUTOCAST,
+    "use_cpu_amp": _AUTOCAST,
+    "use_apex": _AUTOCAST,
+    "amp_dtype": _AUTOCAST,
+    "deepspeed": _SHARDED,
+    "sharded_ddp": _SHARDED,
+    "sharded_dpp": _SHARDED,
+    "fsdp": _SHARDED,
+}
+# Names of modules that are called otherwise today.
+IMPORTS = {"EvaluationStrategy": "IntervalStrategy"}
+
+
+def fits(signature: inspect.Signature, point: Point) -> bool:
+    """Say whether today's call goes through. A parameter that today's call has no more is a sign of an older form."""
+    if point.supply.keys() & signature.parameters.keys():
+        return False
+    positional = [None for name in point.names if name not in point.by_name]
+    try:
+        signature.bind(*positional, **dict.fromkeys(point.by_name))
+    except TypeError:
+        return False
+    return True

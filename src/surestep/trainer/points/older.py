@@ -10,28 +10,31 @@ from typing import Any
 from torch import nn
 
 from surestep.metrics.prediction import PredictionOutput
+from surestep.trainer.older_names import GONE_MEMBERS, MEMBERS
 from surestep.trainer.points.evaluating import EvaluatingPoints
 from surestep.trainer.points.optimizing import OptimizingPoints
 from surestep.trainer.points.saving import SavingPoints
 
 
 class Former:
-    """What a trainer had by this name: `read` finds it today, `advice` says what to write.
+    """What a trainer had by this name; the tables of older names say where it is today, or what to write instead.
 
-    A subclass may set an attribute of its own by the old name.
+    `read` finds what has no place of its own. A subclass may set an attribute of its own by the old name.
     """
 
-    def __init__(self, read: Callable[[Any], Any], advice: str) -> None:
+    def __init__(self, read: Callable[[Any], Any] | None = None) -> None:
         self._read = read
-        self._advice = advice
-        self._name = ""
+        self._name = self._advice = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
+        self._advice = f"write trainer.{MEMBERS[name]}" if name in MEMBERS else GONE_MEMBERS[name]
+        self._read = self._read or attrgetter(MEMBERS[name])
 
     def __get__(self, trainer: Any, owner: type) -> Any:
         if trainer is None:
             return self
+        assert self._read is not None
         warnings.warn(f"trainer.{self._name} is of an older form: {self._advice}.", FutureWarning, stacklevel=2)
         return self._read(trainer)
 
@@ -52,48 +55,41 @@ class FormerTokenizer(Former):
             trainer.processing_class = value
 
 
-def _at(today: str) -> Former:
-    """Return what is found at the path `today` on the trainer."""
-    return Former(attrgetter(today), f"write trainer.{today}")
+def _off(_: Any) -> bool:
+    return False
 
 
-def _always(value: Any, why: str) -> Former:
-    """Return what holds one value here."""
-    return Former(lambda _: value, f"it is always {value} here, as {why}")
+def _none(_: Any) -> None:
+    return None
 
 
 def _writer(trainer: Any) -> Any:
     return next((one.tb_writer for one in trainer.callback_handler.callbacks if hasattr(one, "tb_writer")), None)
 
 
-_AUTOCAST = "the model's forward carries its own autocast"
-_SHARDED = "sharding is an affair of the engine"
-_BACKWARD = "call trainer.accelerator.backward(loss), which scales"
-
-
 class OlderPoints(EvaluatingPoints, OptimizingPoints, SavingPoints):
     """What trainers of the 3.x and 4.x years had and today's has no more."""
 
-    tokenizer = FormerTokenizer(attrgetter("processing_class"), "write trainer.processing_class")
-    is_world_master = _at("is_world_process_zero")
-    is_local_master = _at("is_local_process_zero")
-    global_step = _at("state.global_step")
-    epoch = _at("state.epoch")
-    log_history = _at("state.log_history")
-    total_flos = _at("state.total_flos")
-    prediction_loss_only = _at("args.prediction_loss_only")
-    tb_writer = Former(_writer, "pass callbacks=[TensorBoardCallback(writer)]")
-    scaler = Former(attrgetter("engine.precision.scaler"), _BACKWARD)
-    do_grad_scaling = Former(lambda trainer: trainer.engine.precision.scaler is not None, _BACKWARD)
-    use_amp = _always(False, _AUTOCAST)
-    use_cuda_amp = _always(False, _AUTOCAST)
-    use_cpu_amp = _always(False, _AUTOCAST)
-    use_apex = _always(False, _AUTOCAST)
-    amp_dtype = _always(None, _AUTOCAST)
-    deepspeed = _always(None, _SHARDED)
-    sharded_ddp = _always(None, _SHARDED)
-    sharded_dpp = _always(None, _SHARDED)
-    fsdp = _always(None, _SHARDED)
+    tokenizer = FormerTokenizer()
+    is_world_master = Former()
+    is_local_master = Former()
+    global_step = Former()
+    epoch = Former()
+    log_history = Former()
+    total_flos = Former()
+    prediction_loss_only = Former()
+    tb_writer = Former(_writer)
+    scaler = Former(attrgetter("engine.precision.scaler"))
+    do_grad_scaling = Former(lambda trainer: trainer.engine.precision.scaler is not None)
+    use_amp = Former(_off)
+    use_cuda_amp = Former(_off)
+    use_cpu_amp = Former(_off)
+    use_apex = Former(_off)
+    amp_dtype = Former(_none)
+    deepspeed = Former(_none)
+    sharded_ddp = Former(_none)
+    sharded_dpp = Former(_none)
+    fsdp = Former(_none)
 
     def prediction_loop(
         self,
