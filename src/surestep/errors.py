@@ -45,3 +45,7 @@ class TrackerError(SurestepError, RuntimeError):
 
 class UnservedNameError(SurestepError, ImportError):
     """A name of the original that nothing here serves; the message says why."""
+
+
+class MigrationError(SurestepError, ValueError):
+    """A file that cannot be brought to today's spelling, because it cannot be read as what it is."""

@@ -27,6 +27,10 @@ _PIP_NAMES = {
 }
 
 
+# Packages that come with an extra of ours.
+_EXTRAS = {"libcst": "'surestep[migrate]'"}
+
+
 @cache
 def installed(module: str) -> bool:
     """Say whether `module` can be imported, without importing it."""
@@ -57,7 +61,8 @@ def require(module: str, purpose: str) -> ModuleType:
     package = _PIP_NAMES.get(top, top)
     if not installed(top):
         raise MissingPackageError(
-            f"{purpose} needs the package '{package}', which is not installed. Install it with: pip install {package}"
+            f"{purpose} needs the package '{package}', which is not installed. Install it with: pip install "
+            f"{_EXTRAS.get(top, package)}"
         )
     try:
         return importlib.import_module(module)

@@ -12,12 +12,13 @@ import typer
 
 from surestep.cli.commands.doctor import doctor
 from surestep.cli.commands.execute import AS_THEY_ARE, execute
+from surestep.cli.commands.migrate import migrate
 from surestep.cli.commands.plan import plan
 from surestep.cli.commands.run import run
 from surestep.cli.commands.schema import schema
 from surestep.cli.commands.version import version
 from surestep.cli.console import complain
-from surestep.errors import JobError, SurestepError
+from surestep.errors import JobError, MigrationError, SurestepError
 
 _FAILED, _CANNOT, _INTERRUPTED = 1, 2, 130
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (run, plan, schema, doctor, version):
+for _command in (run, plan, schema, doctor, migrate, version):
     app.command()(_command)
 app.command("exec", context_settings=AS_THEY_ARE)(execute)
 
@@ -42,4 +43,4 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_INTERRUPTED)
     except SurestepError as error:
         complain(str(error))
-        sys.exit(_CANNOT if isinstance(error, JobError) else _FAILED)
+        sys.exit(_CANNOT if isinstance(error, JobError | MigrationError) else _FAILED)

@@ -153,7 +153,7 @@ def _key(to: str, key: str, kind: Callable[[str], Any], default: Any = None) -> 
 
 
 def _fraction(ratio: float) -> Any:
-    if not 0 <= (ratio or 0) < 1:
+    if not 0 <= float(ratio or 0) < 1:
         raise ValueError("it must be a fraction below 1. Write warmup_steps with a number of steps instead.")
     return ratio or NOTHING
 

@@ -1,0 +1,1 @@
+"""From older spellings to today's: `surestep migrate`."""
