@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -18,7 +19,6 @@ from surestep.config.topics.hardware import AcceleratorConfig
 from surestep.config.topics.seq2seq import SEQ2SEQ, GenerationArguments
 from surestep.config.unserved import refuse_unserved
 from surestep.errors import ArgumentError
-from surestep.runtime.accelerate_state import tell_accelerate
 
 
 @dataclass(repr=False)
@@ -50,8 +50,12 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     def __post_init__(self) -> None:
         _settle(self)
-        if not cast("AcceleratorConfig", self.accelerator_config).use_configured_state:
-            tell_accelerate(lambda: self.device)
+        configured = cast("AcceleratorConfig", self.accelerator_config).use_configured_state
+        # Libraries that have imported accelerate expect its state of the process to be there.
+        if "accelerate.state" in sys.modules and not configured:
+            from surestep.runtime.accelerate_state import tell_accelerate
+
+            tell_accelerate(self.device)
 
     def validate_parameters(self) -> None:
         """Check every value again, after some were changed. Raises as construction does."""

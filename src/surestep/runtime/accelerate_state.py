@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,10 @@ def process_state(device: torch.device, purpose: str) -> Any:
         return state.PartialState(cpu=on_cpu)
 
 
-def tell_accelerate(device: Callable[[], torch.device]) -> None:
-    """Let libraries that have imported accelerate find its state of the process; does nothing where none has."""
-    if "accelerate.state" in sys.modules and (_has_group() or current_world().size == 1):
-        process_state(device(), "accelerate")
+def tell_accelerate(device: torch.device) -> None:
+    """Make accelerate's state of the process, unless several processes have yet to make their group."""
+    if _has_group() or current_world().size == 1:
+        process_state(device, "accelerate")
 
 
 def _is_on_cpu(state: Any) -> bool:
