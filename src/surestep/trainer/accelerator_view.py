@@ -7,6 +7,7 @@ is first needed. What only makes sense for an accelerator that runs the training
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from surestep.errors import NotServedError
+from surestep.logs import get_logger
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
 
+logger = get_logger(__name__)
 _LOOP = "The trainer's loop accumulates: set gradient_accumulation_steps and read trainer.accelerator.sync_gradients"
 _STORE = "The trainer keeps checkpoints: override _save_checkpoint, with trainer.save_extra_state and load_extra_state"
 _STEP = "The engine steps the optimizer: step a further one in training_step, where sync_gradients is True"
@@ -57,6 +60,20 @@ class AcceleratorView:
         self._real: Any = None
         # Subclasses set it. No sample is ever given to two processes here, whatever it says.
         self.even_batches: bool = trainer.args.accelerator_config.even_batches  # type: ignore[union-attr]
+
+    def announce(self) -> None:
+        """Make the real accelerator now for a subclass of somebody else's that has imported accelerate.
+
+        Such libraries call functions of accelerate, which look for the state that the first `Accelerator` leaves.
+        """
+        outside = any(not kind.__module__.startswith("surestep.") for kind in type(self._trainer).__mro__[:-1])
+        if outside and "accelerate.state" in sys.modules:
+            from surestep.trainer.real_accelerator import make_accelerator
+
+            try:
+                self._real = make_accelerator(self._trainer, "state")
+            except NotServedError as error:
+                logger.info("%s", error)
 
     @property
     def device(self) -> torch.device:

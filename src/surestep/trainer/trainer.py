@@ -115,6 +115,7 @@ class Trainer(OlderPoints, UnservedPoints):
         check_objects(self, model)
         self.create_accelerator_and_postprocess()
         self._take_model(self.call_model_init() if model is None else model)
+        self._read_model(self.model)
         adapt_older_methods(self)
         self.callback_handler = Events(
             self,
@@ -148,25 +149,29 @@ class Trainer(OlderPoints, UnservedPoints):
         self._ignore_keys_for_eval = None
 
     def _take_model(self, model: nn.Module) -> None:
-        """Take a model: look at its signature, and place it on the device."""
+        """Take a model, and place it on the device."""
         self.model = self.model_wrapped = model
-        inner = inspected_model(model)
+        self._item_use = self._num_weights = None
         full_eval = self.args.fp16_full_eval or self.args.bf16_full_eval
         self.place_model_on_device = not full_eval
         if self.place_model_on_device:
             self._move_model_to_device(model, self.args.device)
+        config = getattr(model, "config", None)
+        if config is not None:
+            config.use_cache = self.args.use_cache
+
+    def _read_model(self, model: nn.Module) -> None:
+        """Work out, once, what the model takes and gives; subclasses may say otherwise afterwards."""
+        inner = inspected_model(model)
         self.label_names = find_labels(type(inner)) if self.args.label_names is None else self.args.label_names
         self.can_return_loss = can_return_loss(type(inner))
         self.model_accepts_loss_kwargs = accepts_count(inner)
-        self._signature_columns = self._item_use = self._num_weights = None
+        self._signature_columns = None
         epsilon = self.args.label_smoothing_factor
         self.label_smoother = LabelSmoother(epsilon) if epsilon else None
-        config = getattr(model, "config", None)
-        if epsilon and getattr(config, "problem_type", None) == "multi_label_classification":
+        if epsilon and getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification":
             logger.warning("label_smoothing_factor is set, but a multi-label loss has none: it is left out.")
             self.label_smoother = None
-        if config is not None:
-            config.use_cache = self.args.use_cache
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Return a new model from `model_init`, which takes nothing or the trial of a search."""
@@ -178,6 +183,7 @@ class Trainer(OlderPoints, UnservedPoints):
         """Make the engine for the arguments' device and precision."""
         self.engine = make_engine(self)
         self.accelerator = AcceleratorView(self)
+        self.accelerator.announce()
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """Place the model on the device, unless it says by itself where its parts are."""

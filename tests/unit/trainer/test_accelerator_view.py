@@ -345,3 +345,21 @@ def test_without_the_package_its_name_is_given(trainer: Trainer, monkeypatch: py
     monkeypatch.setattr(optional, "installed", lambda module: module != "accelerate")
     with pytest.raises(MissingPackageError, match=r"accelerator\.state needs the package 'accelerate'"):
         _ = trainer.accelerator.state
+
+
+def test_a_subclass_of_somebody_else_finds_the_state_of_the_process(tmp_path: Path) -> None:
+    class Theirs(Trainer):
+        """What a library writes: it calls functions of accelerate that look for its state."""
+
+    quick(tmp_path, bf16=True)
+    assert not AcceleratorState._shared_state
+    quick(tmp_path, Theirs, bf16=True)
+    assert AcceleratorState().mixed_precision == "bf16"
+
+
+def test_a_subclass_is_made_where_no_real_accelerator_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(**_: Any) -> None:
+        raise ValueError("not on this card")
+
+    monkeypatch.setattr("accelerate.Accelerator", refuses)
+    quick(tmp_path, type("Theirs", (Trainer,), {}), max_steps=1).train()

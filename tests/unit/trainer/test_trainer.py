@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -356,3 +357,15 @@ def test_rates_groups_and_weights_can_be_looked_at_as_in_the_original(tmp_path: 
 def test_before_there_is_an_optimizer_that_is_told(tmp_path: Path, look: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         look(quick(tmp_path))
+
+
+def test_what_a_subclass_says_of_its_models_holds_for_each_model_init(tmp_path: Path) -> None:
+    class Says(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.can_return_loss, self.label_names, self._signature_columns = True, ["labels"], ["x", "labels"]
+
+    trainer = quick(tmp_path, Says, model_init=partial(line, 0), max_steps=1)
+    trainer.train()
+    assert (trainer.can_return_loss, trainer.label_names) == (True, ["labels"])
+    assert trainer._signature_columns == ["x", "labels"]
