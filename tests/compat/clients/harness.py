@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,31 +47,35 @@ class Sides:
 def run_both(script: str, root: Path) -> Sides:
     """Run `scripts/<script>.py` on both sides at once; each gets a folder, and writes `seen.json` there."""
     path = str(SCRIPTS / f"{script}.py")
-    commands = {"stock": [path], "ours": ["-m", "tests.compat.clients.side", path]}
+    commands = {"stock": [path], "ours": ["-m", "surestep.compat", path]}
     folders = {side: root / side for side in commands}
-    runs = {side: _start(command, folders[side]) for side, command in commands.items()}
-    seen = {side: _finish(run, folders[side]) for side, run in runs.items()}
+    with ExitStack() as stack:
+        runs = {side: stack.enter_context(_started(command, folders[side])) for side, command in commands.items()}
+        seen = {side: _finished(run, folders[side]) for side, run in runs.items()}
     return Sides(folders, **seen)
 
 
-def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     folder.mkdir()
     path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with (folder / "output.txt").open("wb") as output:
-        return subprocess.Popen(
+        run = subprocess.Popen(
             [sys.executable, *command, str(folder)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
             cwd=folder,
         )
-
-
-def _finish(run: subprocess.Popen[bytes], folder: Path) -> Any:
     try:
-        code = run.wait(timeout=240)
+        yield run
     finally:
         run.kill()
+        run.wait()
+
+
+def _finished(run: subprocess.Popen[bytes], folder: Path) -> Any:
+    code = run.wait(timeout=240)
     assert code == 0, (folder / "output.txt").read_text(encoding="utf-8")[-4000:]
     return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
 

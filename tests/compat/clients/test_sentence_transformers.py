@@ -47,3 +47,11 @@ def test_what_was_trained_is_what_the_original_reads(both: Both, recwarn: Any) -
 
     assert vectors == sides.ours["round_robin"]["vectors"]
     assert (sides.folders["ours"] / "round_robin" / "checkpoint-4" / "modules.json").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["pairs", "made_anew", "student"])
+def test_further_trainers_give_the_figures_of_the_original(both: Both, kind: str) -> None:
+    needs("setfit")
+    sides = both("encoders")
+    assert_same(sides.stock[kind], sides.ours[kind])

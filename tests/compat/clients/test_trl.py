@@ -67,3 +67,10 @@ def test_what_was_trained_is_what_the_original_reads(both: Both, script: str, ro
         assert value.equal(weights["ours"][name])
         assert value.equal(loaded[name])
     assert (sides.folders["ours"] / rows / "README.md").exists()  # TRL writes it when it saves a checkpoint
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["reward_model", "unpaired", "generated", "chats"])
+def test_further_trainers_give_the_figures_of_the_original(both: Both, kind: str) -> None:
+    sides = both("rewards")
+    assert_same(sides.stock[kind], sides.ours[kind], "step_time")
