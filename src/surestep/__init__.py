@@ -43,6 +43,9 @@ _HOMES = {
     "surestep.errors": ("SurestepError",),
     "surestep.metrics.prediction": ("EvalLoopOutput", "EvalPrediction", "PredictionOutput", "TrainOutput"),
     "surestep.runtime.random": ("seed_everything",),
+    "surestep.trainer.search.backend": ("HPSearchBackend", "default_hp_search_backend"),
+    "surestep.trainer.search.best": ("BestRun", "default_compute_objective"),
+    "surestep.trainer.search.space": ("default_hp_space_optuna", "default_hp_space_ray", "default_hp_space_wandb"),
     "surestep.trainer.seq2seq": ("Seq2SeqTrainer",),
     "surestep.trainer.trainer": ("Trainer",),
     "surestep.training.callback": ("TrainerCallback",),
@@ -103,6 +106,13 @@ if TYPE_CHECKING:
     from surestep.metrics.prediction import PredictionOutput as PredictionOutput
     from surestep.metrics.prediction import TrainOutput as TrainOutput
     from surestep.runtime.random import seed_everything as seed_everything
+    from surestep.trainer.search.backend import HPSearchBackend as HPSearchBackend
+    from surestep.trainer.search.backend import default_hp_search_backend as default_hp_search_backend
+    from surestep.trainer.search.best import BestRun as BestRun
+    from surestep.trainer.search.best import default_compute_objective as default_compute_objective
+    from surestep.trainer.search.space import default_hp_space_optuna as default_hp_space_optuna
+    from surestep.trainer.search.space import default_hp_space_ray as default_hp_space_ray
+    from surestep.trainer.search.space import default_hp_space_wandb as default_hp_space_wandb
     from surestep.trainer.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
     from surestep.trainer.trainer import Trainer as Trainer
     from surestep.training.callback import TrainerCallback as TrainerCallback

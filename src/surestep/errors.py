@@ -49,3 +49,7 @@ class UnservedNameError(SurestepError, ImportError):
 
 class MigrationError(SurestepError, ValueError):
     """A file that cannot be brought to today's spelling, because it cannot be read as what it is."""
+
+
+class SearchError(SurestepError, RuntimeError):
+    """A search that came to nothing: no trial was completed."""

@@ -43,6 +43,7 @@ CALLS: dict[str, tuple[int, int]] = {
     "log": (6, 1),
     "store_flos": (6, 0),
     # Once a run.
+    "_hp_search_setup": (1, 0),
     "_inner_training_loop": (1, 0),
     "get_train_dataloader": (1, 0),
     "_get_train_sampler": (1, 0),
@@ -56,6 +57,7 @@ CALLS: dict[str, tuple[int, int]] = {
     "_load_best_model": (1, 0),
     # Once an epoch.
     "_evaluate": (2, 0),
+    "_report_to_hp_search": (2, 0),
     "evaluate": (2, 1),
     "get_eval_dataloader": (2, 1),
     "_determine_best_metric": (2, 0),

@@ -104,7 +104,8 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     loader = trainer.get_train_dataloader()
     plan = make_plan(trainer, loader)
     state = _begin_state(trainer, plan, resume_from_checkpoint)
-    state.is_hyper_param_search = trial is not None
+    if trial is not None:
+        describe_trial(trainer, state, trial)
     trainer.state = state
     if trainer._created_lr_scheduler:
         trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
@@ -169,6 +170,16 @@ def _begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> Traine
     state.is_local_process_zero = trainer.is_local_process_zero()
     state.is_world_process_zero = trainer.is_world_process_zero()
     return state
+
+
+def describe_trial(trainer: Trainer, state: TrainerState, trial: Any) -> None:
+    """Note in the state which trial of a search the run is."""
+    search = trainer._search
+    state.is_hyper_param_search = True
+    if search is not None:
+        state.trial_name, state.trial_params = search.run_name(trial), search.backend.params(trial)
+    else:
+        state.trial_params = dict(getattr(trial, "params", trial))
 
 
 def _meters(trainer: Trainer) -> list[Meter]:

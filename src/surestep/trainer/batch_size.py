@@ -14,6 +14,7 @@ from surestep.errors import SurestepError
 from surestep.logs import get_logger
 from surestep.runtime.device import empty_cache
 from surestep.runtime.random import capture_random_state, restore_random_state
+from surestep.training.state import CallbackStates
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -46,7 +47,7 @@ class Beginning:
         self._weights = [(tensor.detach().to("cpu", copy=True), tensor.requires_grad) for tensor in self._tensors()]
         self._updates = {name: copy.deepcopy(part.state_dict()) for name, part in self._updating().items()}
         self._scaler = copy.deepcopy(trainer.engine.precision.state_dict())
-        self._callbacks = [(item, copy.deepcopy(item.state()["attributes"])) for item in self._stateful()]
+        self._callbacks = CallbackStates(trainer.callback_handler.callbacks)
         self._random = capture_random_state()
 
     def put_back(self) -> None:
@@ -61,9 +62,7 @@ class Beginning:
                 updating[name].load_state_dict(copy.deepcopy(self._updates[name]))
         if self._scaler is not None:
             trainer.engine.precision.load_state_dict(copy.deepcopy(self._scaler))
-        for callback, attributes in self._callbacks:
-            for name, value in copy.deepcopy(attributes).items():
-                setattr(callback, name, value)
+        self._callbacks.put_back()
         trainer.control, trainer.current_flos = type(trainer.control)(), 0.0
         restore_random_state(self._random)
 
@@ -82,9 +81,6 @@ class Beginning:
     def _updating(self) -> dict[str, Any]:
         parts = {"optimizer": self._trainer.optimizer, "lr_scheduler": self._trainer.lr_scheduler}
         return {name: part for name, part in parts.items() if part is not None}
-
-    def _stateful(self) -> list[Any]:
-        return [item for item in self._trainer.callback_handler.callbacks if callable(getattr(item, "state", None))]
 
 
 def find_batch_size(run: Callable[[int], T], start: int, device: torch.device, *, reset: Callable[[], None]) -> T:

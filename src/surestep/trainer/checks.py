@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.enums import IntervalStrategy, OptimizerNames, SaveStrategy
@@ -124,6 +124,23 @@ def _takes_result(function: Any) -> bool:
     return "compute_result" in parameters or any(
         parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
     )
+
+
+def takes_trial(model_init: Callable[..., Any]) -> bool:
+    """Say whether `model_init` takes the trial of a search; it takes that or nothing."""
+    count = len(inspect.signature(model_init).parameters)
+    if count > 1:
+        raise ArgumentError(f"model_init takes {count} arguments. Let it take none, or one: the trial of a search.")
+    return count == 1
+
+
+def check_present(model: Any) -> None:
+    """Refuse a trainer whose model a search has let go of."""
+    if model is None:
+        raise ModelError(
+            "The trainer has no model: the search has let go of those of its trials. Call train(), which makes one, or "
+            "load a trial's from its folder, run-<number> in output_dir."
+        )
 
 
 def check_trainable(model: Any) -> None:

@@ -118,8 +118,6 @@ UNCALLED = {
     "_rotate_checkpoints": _LIMIT,
     "_sorted_checkpoints": _LIMIT,
     "_nested_gather": "override evaluation_loop",
-    "_hp_search_setup": "searching is not served yet (scope row D3)",
-    "_report_to_hp_search": "searching is not served yet (scope row D3)",
     "_prepare_context_parallel_inputs": _DISTRIBUTED,
     "get_sp_size": _DISTRIBUTED,
     "get_cp_size": _DISTRIBUTED,

@@ -19,6 +19,7 @@ from surestep.config.arguments import TrainingArguments
 from surestep.config.enums import SaveStrategy
 from surestep.data.columns import can_return_loss, find_labels, inspected_model
 from surestep.data.loaders import has_length
+from surestep.errors import ModelError
 from surestep.losses.items import accepts_count
 from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
@@ -28,7 +29,7 @@ from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
 from surestep.trainer.batch_size import Beginning, find_batch_size
-from surestep.trainer.checks import check_objects, check_trainable
+from surestep.trainer.checks import check_objects, check_trainable, takes_trial
 from surestep.trainer.defaults import default_callbacks, default_collator
 from surestep.trainer.older import (
     adapt_older_methods,
@@ -140,12 +141,13 @@ class Trainer(OlderPoints, UnservedPoints):
         self.is_in_train = False
         self.current_flos = 0.0
         self.current_gradient_accumulation_steps = 1
-        self._train_batch_size = self.args.train_batch_size
+        self._take_batch_size()
         self._created_lr_scheduler = False
         self._staging_root = None
+        self._trial: Any = None
+        self._search = None
         self._store = self._make_store()
         self._eval_dataloaders = {}
-        self._trial: Any = None
         self._ignore_keys_for_eval = None
 
     def _take_model(self, model: nn.Module) -> None:
@@ -176,8 +178,10 @@ class Trainer(OlderPoints, UnservedPoints):
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Return a new model from `model_init`, which takes nothing or the trial of a search."""
         assert self.model_init is not None
-        takes_trial = len(inspect.signature(self.model_init).parameters) == 1
-        return self.model_init(trial) if takes_trial else self.model_init()
+        model = self.model_init(trial) if takes_trial(self.model_init) else self.model_init()
+        if model is None:
+            raise ModelError("model_init returned None. Return the model.")
+        return model
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the engine for the arguments' device and precision."""
@@ -208,6 +212,9 @@ class Trainer(OlderPoints, UnservedPoints):
             ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
         """
         resume_from_checkpoint = older_resume(older, resume_from_checkpoint)
+        self._hp_search_setup(trial)
+        if self.args.train_batch_size != self._batch_size_taken:
+            self._take_batch_size()
         if self.args.auto_find_batch_size:
             resume_from_checkpoint = self._continue_with_size_found(resume_from_checkpoint)
         run = partial(
@@ -223,6 +230,10 @@ class Trainer(OlderPoints, UnservedPoints):
         return find_batch_size(
             lambda size: run(batch_size=size), self._train_batch_size, self.args.device, reset=beginning.put_back
         )
+
+    def _take_batch_size(self) -> None:
+        """Take the batch size of the arguments, which may have been set since the trainer was made."""
+        self._batch_size_taken = self._train_batch_size = self.args.train_batch_size
 
     def _continue_with_size_found(self, asked: str | bool | None) -> str | None:
         """Return the checkpoint to resume from, and take over the batch size that fitted when it was written."""
@@ -259,7 +270,9 @@ class Trainer(OlderPoints, UnservedPoints):
         Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
         `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
-        self.is_in_train, self._trial, self._ignore_keys_for_eval = True, trial, ignore_keys_for_eval
+        if trial is not self._trial:
+            self._hp_search_setup(trial)
+        self.is_in_train, self._ignore_keys_for_eval = True, ignore_keys_for_eval
         self._memory_tracker.start("train")
         try:
             self._renew_model(trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -26,6 +27,20 @@ class ExportableState:
         for name, value in state["attributes"].items():
             setattr(instance, name, value)
         return instance
+
+
+class CallbackStates:
+    """What the callbacks with a memory held at one moment, to be put back into the same objects."""
+
+    def __init__(self, callbacks: list[Any]) -> None:
+        owners = [item for item in callbacks if callable(getattr(item, "state", None))]
+        self._held = [(owner, copy.deepcopy(owner.state()["attributes"])) for owner in owners]
+
+    def put_back(self) -> None:
+        """Make the callbacks what they were."""
+        for owner, attributes in self._held:
+            for name, value in copy.deepcopy(attributes).items():
+                setattr(owner, name, value)
 
 
 @dataclass

@@ -38,7 +38,8 @@ class JsonlCallback(TrainerCallback):
         """Open the file, or go back in it to the step of `state`."""
         if not state.is_world_process_zero:
             return
-        self._path = Path(args.output_dir) / LOG_NAME
+        # Each trial of a search has a folder of its own.
+        self._path = Path(args.output_dir) / (state.trial_name or "") / LOG_NAME
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if state.global_step:
             _rewind(self._path, state.global_step)

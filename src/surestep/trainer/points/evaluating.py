@@ -23,16 +23,17 @@ from surestep.optim.schedules import needs_metric
 from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
 from surestep.trainer.batch_size import training_size_only
+from surestep.trainer.checks import check_present
 from surestep.trainer.points.loading import LoadingPoints
 from surestep.trainer.points.reporting import ReportingPoints
-from surestep.trainer.points.stepping import SteppingPoints
+from surestep.trainer.points.searching import SearchingPoints
 from surestep.training.evaluation import EvaluationPlan, evaluate_batches
 from surestep.training.outputs import predictions_of
 
 logger = get_logger(__name__)
 
 
-class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
+class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     """`evaluate`, `predict`, `evaluation_loop`, `prediction_step` and what they stand on."""
 
     def evaluate(
@@ -45,6 +46,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, dict):
             return self._evaluate_each(dataset, eval_dataset is not None, ignore_keys, metric_key_prefix)
+        check_present(self.model)
         self._memory_tracker.start("eval")
         loader = self.get_eval_dataloader(eval_dataset)
         start = time.time()
@@ -82,6 +84,7 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
 
         Where the samples' second dimensions differ, arrays are padded on the right with -100.
         """
+        check_present(self.model)
         self._memory_tracker.start("test")
         loader = self.get_test_dataloader(test_dataset)
         start = time.time()
@@ -215,9 +218,9 @@ class EvaluatingPoints(LoadingPoints, SteppingPoints, ReportingPoints):
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
     ) -> dict[str, float]:
         """Evaluate during training; a schedule that waits for a metric is stepped with it."""
-        del trial
         with training_size_only() if self.args.auto_find_batch_size else nullcontext():
             metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
+        self._report_to_hp_search(trial, self.state.global_step, metrics)
         if not skip_scheduler and needs_metric(self.lr_scheduler):
             self.lr_scheduler.step(self._metric_for_best(metrics))
         return metrics

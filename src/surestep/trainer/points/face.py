@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -23,6 +23,9 @@ from surestep.runtime.world import World
 from surestep.training.events import Events
 from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
+
+if TYPE_CHECKING:
+    from surestep.trainer.search.search import Search
 
 
 def _take_over(trainer: Any, handler: Any) -> None:
@@ -85,12 +88,14 @@ class Face:
     _num_weights: int | None
     _memory_tracker: TrainerMemoryTracker
     _train_batch_size: int
+    _batch_size_taken: int
     _created_lr_scheduler: bool
     _staging_root: str | None
     _store: CheckpointStore
     _eval_dataloaders: dict[str, DataLoader[Any]]
     _first_num_input_tokens_seen: int
     _trial: Any
+    _search: Search | None
     _ignore_keys_for_eval: list[str] | None
     _start_time: float
     _first_step: int

@@ -19,6 +19,7 @@ from surestep.config.enums import SaveStrategy
 from surestep.errors import CheckpointError
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
+from surestep.trainer.checks import check_present
 from surestep.trainer.generation import check_generation_config
 from surestep.trainer.points.stepping import SteppingPoints
 
@@ -37,6 +38,7 @@ class SavingPoints(SteppingPoints):
         """Write weights (those of `state_dict` if given) with what belongs to them; the main process does it."""
         if not self.args.should_save:
             return
+        check_present(self.model)
         folder = self._output_folder if output_dir is None else Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         # What a run is to go on from must come back to the last bit; a model for others, in the form that others read.
@@ -50,13 +52,23 @@ class SavingPoints(SteppingPoints):
         self.args.save_json(folder / "training_args.json")
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Return the folder that holds the checkpoints. While one is written, it is the folder where it is staged."""
-        del trial
-        return str(self._output_folder) if self._staging_root is None else self._staging_root
+        """Return the folder that holds the checkpoints, in a search the trial's own.
+
+        While a checkpoint is written, it is the folder where that is staged.
+        """
+        return str(self._checkpoints_of(trial)) if self._staging_root is None else self._staging_root
+
+    def _checkpoints_of(self, trial: Any) -> Path:
+        """Return the folder where checkpoints end up."""
+        if self._search is None or trial is None:
+            return self._output_folder
+        return self._search.folder(trial)
 
     def _make_store(self) -> CheckpointStore:
         """Return the keeper of this run's checkpoints."""
-        return CheckpointStore(self._output_folder, world=self._world, keep_last=self.args.save_total_limit)
+        return CheckpointStore(
+            self._checkpoints_of(self._trial), world=self._world, keep_last=self.args.save_total_limit
+        )
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint and tell that it is there."""
@@ -112,7 +124,7 @@ class SavingPoints(SteppingPoints):
         step = self.state.best_global_step
         if not step:
             return
-        best = self._output_folder / folder_name(step)
+        best = self._checkpoints_of(self._trial) / folder_name(step)
         if step == self.state.global_step or best.is_dir():
             self.state.best_model_checkpoint = str(best)
 

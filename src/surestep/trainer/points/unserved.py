@@ -12,11 +12,7 @@ def _refuse(name: str, row: str, instead: str) -> NoReturn:
 
 
 class UnservedPoints:
-    """What comes later: search and the hub."""
-
-    def hyperparameter_search(self, *_: Any, **__: Any) -> NoReturn:
-        """Search for arguments; not served yet."""
-        _refuse("hyperparameter_search", "D3", "Loop over TrainingArguments, with a new Trainer for each.")
+    """What comes later: the hub."""
 
     def init_hf_repo(self, *_: Any, **__: Any) -> NoReturn:
         """Create a repository on the hub; not served yet."""
