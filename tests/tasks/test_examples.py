@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ def _load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look up the annotations of their fields.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -38,3 +41,15 @@ def test_an_example_runs_and_goes_on(
 @pytest.mark.parametrize("name", ["image_classification", "text_classification"])
 def test_an_example_can_be_read_on_a_page(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 110
+
+
+def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    example = _load("hyperparameter_search")
+    given = ["--output_dir", str(tmp_path), "--num_train_epochs", "2"]
+    example.main([*given, "--n_trials", "2"])
+    best = example.main([*given, "--n_trials", "3"])
+
+    assert best.objective > 0.8
+    assert len(best.run_summary.trials) == 3

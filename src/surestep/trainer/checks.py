@@ -128,7 +128,9 @@ def _takes_result(function: Any) -> bool:
 
 def takes_trial(model_init: Callable[..., Any]) -> bool:
     """Say whether `model_init` takes the trial of a search; it takes that or nothing."""
-    count = len(inspect.signature(model_init).parameters)
+    parameters = inspect.signature(model_init).parameters.values()
+    # Settings that go by keyword only are nobody's but the caller's own.
+    count = sum(one.kind not in (one.KEYWORD_ONLY, one.VAR_KEYWORD) for one in parameters)
     if count > 1:
         raise ArgumentError(f"model_init takes {count} arguments. Let it take none, or one: the trial of a search.")
     return count == 1

@@ -26,12 +26,12 @@ BLOCKS = [pytest.param(page, line, code, id=f"{page.name}:{line}") for page in P
 class Model(nn.Module):
     """Embeddings, four layers and a head, under the names that guides use."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.embeddings = nn.Embedding(8, 4)
+        self.embeddings = nn.Embedding(8, width)
         self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(4)])
-        self.head = nn.Linear(4, 2)
+        self.encoder.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(4)])
+        self.head = nn.Linear(width, 2)
 
     def forward(self, tokens, labels=None):
         hidden = self.embeddings(tokens).mean(1)
@@ -52,6 +52,7 @@ def given() -> dict[str, object]:
     args = TrainingArguments("own", max_steps=101, save_strategy="no", disable_tqdm=True)
     return {
         "model": model,
+        "make_model": lambda *, width=4: Model(width),
         "train_dataset": train,
         "eval_dataset": evaluation,
         "trainer": Trainer(model, args, train_dataset=train),

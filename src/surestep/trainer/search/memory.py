@@ -26,5 +26,9 @@ def release_memory(trainer: Trainer) -> None:
     for name in _HELD_FOR_CALLBACKS:
         setattr(trainer.callback_handler, name, None)
     trainer.create_accelerator_and_postprocess()
+
+
+def collect(trainer: Trainer) -> None:
+    """Free what was dropped, rings of references as well, such as those of an error and its traceback."""
     gc.collect()
     empty_cache(trainer.args.device)

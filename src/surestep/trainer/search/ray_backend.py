@@ -139,8 +139,8 @@ def _made_portable(search: Search) -> Search:
     """Drop what does not travel to another process; each makes its own."""
     trainer = search.trainer
     release_memory(trainer)
-    if trainer._memory.enabled:
-        trainer._memory.enabled = False
+    if trainer._memory_tracker.enabled:
+        trainer._memory_tracker.enabled = False
         _logger.warning("skip_memory_metrics=False: memory is not measured in trials of Ray.")
     trainer._search = None
     return search

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from surestep.errors import ArgumentError, NotServedError
 from surestep.trainer.checks import check_objects, takes_trial
 from surestep.trainer.search.best import check_objective
-from surestep.trainer.search.memory import release_memory
+from surestep.trainer.search.memory import collect, release_memory
 from surestep.trainer.search.settings import Original, set_arguments
 from surestep.training.state import CallbackStates
 
@@ -58,6 +58,7 @@ class Search:
             others_are_read=takes_trial(trainer.model_init),
         )
         release_memory(trainer)
+        collect(trainer)
         check_objects(trainer, None)
         trainer._take_batch_size()
         self.backend.started(self, trial)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from surestep.errors import ArgumentError
 from surestep.trainer.search.backend import HPSearchBackend, backend_class, default_hp_search_backend
 from surestep.trainer.search.best import BestRun, check_directions, default_compute_objective
+from surestep.trainer.search.memory import collect
 from surestep.trainer.search.search import Search
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def start_search(
         return server.run(search, n_trials, **options)
     finally:
         trainer._search = None
+        collect(trainer)
 
 
 def _check_count(n_trials: Any) -> None:

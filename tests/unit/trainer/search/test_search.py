@@ -39,7 +39,7 @@ def test_a_trial_is_a_plain_run_with_its_arguments(tmp_path: Path, values: dict[
             seen.append(losses(self))
             return super()._finalize_training(*positional)
 
-    dropping = {"model_init": lambda: _Dropping()}
+    dropping = {"model_init": _Dropping}
     trainer = searching(tmp_path / "search", Notes, **dropping)
     best = trainer.hyperparameter_search(space, n_trials=2, sampler=seeded())
     trials = best.run_summary.trials
@@ -247,8 +247,7 @@ def test_the_steps_of_a_trial_may_be_taken_by_hand(tmp_path: Path) -> None:
     class ByHand(Trainer):
         def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **_: Any) -> Any:
             with self.steps(trial=trial) as steps:
-                for _state in steps:
-                    seen.append(self.args.learning_rate)
+                seen.extend(self.args.learning_rate for _ in steps)
 
     searching(tmp_path, ByHand).hyperparameter_search(lambda trial: {"learning_rate": 0.5}, n_trials=1)
 
@@ -310,7 +309,7 @@ def test_several_processes_of_one_run_are_refused(tmp_path: Path, monkeypatch: p
 
     trainer = searching(tmp_path)
     monkeypatch.setattr(trainer, "_world", World(size=2))
-    with pytest.raises(NotServedError, match="in one process, and this run has 2.*share the trials"):
+    with pytest.raises(NotServedError, match=r"in one process, and this run has 2.*share the trials"):
         trainer.hyperparameter_search(backend="optuna")
 
 
@@ -370,3 +369,43 @@ def test_a_search_is_gone_with_the_call(tmp_path: Path) -> None:
     trainer.hyperparameter_search(rates, n_trials=1)
 
     assert live(Search) == 0
+
+
+# The function that makes the model
+
+
+def by_keyword(*, layer: type[nn.Linear] = nn.Linear, **settings: Any) -> nn.Module:
+    assert not settings
+    model = Line()
+    model.layer = layer(3, 1)
+    return model
+
+
+@pytest.mark.parametrize("make", [Line, by_keyword])
+def test_a_function_without_positional_arguments_is_called_with_nothing(tmp_path: Path, make: Any) -> None:
+    assert searching(tmp_path, model_init=make).hyperparameter_search(rates, n_trials=1).run_id == "0"
+
+
+def test_a_function_of_the_trial_may_draw_from_it(tmp_path: Path) -> None:
+    class Wide(Line):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 1))
+
+    def make(trial: Any) -> nn.Module:
+        return Wide(2 if trial is None else trial.suggest_int("width", 3, 9))
+
+    best = searching(tmp_path, model_init=make).hyperparameter_search(rates, n_trials=2, sampler=seeded())
+    assert best.hyperparameters.keys() == {"learning_rate", "width"}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda one, two: Line(), ArgumentError, "model_init takes 2 arguments"),
+        (lambda: None, ModelError, "model_init returned None. Return the model"),
+    ],
+)
+def test_a_function_that_makes_no_model(tmp_path: Path, make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        searching(tmp_path, model_init=make)
