@@ -162,10 +162,11 @@ def test_the_trials_of_a_study_are_counted_together(tmp_path: Path, side: Any) -
 @shows("H7")
 def test_threads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="No trials are completed yet"):
+    with monkeypatch.context() as patch:
         # Not run: two threads that train one model may hang.
         patch.setattr(optuna.study.Study, "optimize", lambda self, objective, **options: asked.append(options))
-        search(trainer_of(transformers, tmp_path), lambda trial: {}, n_jobs=2)
+        with pytest.raises(ValueError, match="No trials are completed yet"):
+            search(trainer_of(transformers, tmp_path), lambda trial: {}, n_jobs=2)
     assert [options["n_jobs"] for options in asked] == [2]
 
     with pytest.raises(ArgumentError, match="n_jobs is 2, which means threads"):
