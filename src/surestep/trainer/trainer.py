@@ -28,7 +28,6 @@ from surestep.metrics.speed import speed_metrics
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
-from surestep.trainer.batch_size import Beginning, find_batch_size
 from surestep.trainer.checks import check_objects, check_trainable, takes_trial
 from surestep.trainer.defaults import default_callbacks, default_collator
 from surestep.trainer.older import (
@@ -226,6 +225,8 @@ class Trainer(OlderPoints, UnservedPoints):
         )
         if not self.args.auto_find_batch_size:
             return run(batch_size=self._train_batch_size)
+        from surestep.trainer.batch_size import Beginning, find_batch_size
+
         beginning = Beginning(self)
         return find_batch_size(
             lambda size: run(batch_size=size), self._train_batch_size, self.args.device, reset=beginning.put_back

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
-from surestep.trainer.batch_size import training_size_only
 from surestep.trainer.checks import check_present
 from surestep.trainer.points.loading import LoadingPoints
 from surestep.trainer.points.reporting import ReportingPoints
@@ -218,7 +217,12 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
     ) -> dict[str, float]:
         """Evaluate during training; a schedule that waits for a metric is stepped with it."""
-        with training_size_only() if self.args.auto_find_batch_size else nullcontext():
+        guard: AbstractContextManager[None] = nullcontext()
+        if self.args.auto_find_batch_size:
+            from surestep.trainer.batch_size import training_size_only
+
+            guard = training_size_only()
+        with guard:
             metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
         self._report_to_hp_search(trial, self.state.global_step, metrics)
         if not skip_scheduler and needs_metric(self.lr_scheduler):
