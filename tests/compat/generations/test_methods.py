@@ -20,7 +20,8 @@ BEHIND = {
     "_add_sm_patterns_to_gitignore", "_align_special_tokens", "_deepspeed_sp_compute_loss",
     "_defer_fsdp_gradient_reduction", "_finish_current_push", "_fsdp_qlora_plugin_updates", "_has_mixed_mesh_grads",
     "_is_attention_mask_causal", "_maybe_log_save_evalute", "_mixed_mesh_grad_norm",
-    "_push_from_checkpoint", "_sync_replicated_trainable_parameters", "_tune_save_checkpoint", "init_git_repo", "propagate_args_to_deepspeed",
+    "_push_from_checkpoint", "_sync_replicated_trainable_parameters", "_tune_save_checkpoint", "init_git_repo",
+    "propagate_args_to_deepspeed",
 }  # fmt: skip
 # Called by users, or in runs that these are not.
 BY_OTHERS = {"create_model_card", "hyperparameter_search", "init_hf_repo", "push_to_hub", "train"}

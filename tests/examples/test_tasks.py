@@ -1,0 +1,85 @@
+"""The scripts for each task run without a network: on rows that they make, on files, on real data."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SHARED = ROOT.parent / "shared" / "data"
+QUICK = ("--use_cpu", "--disable_tqdm=true", "--report_to=none", "--per_device_train_batch_size=16")
+LEARNING = ("--learning_rate=3e-3", "--lr_scheduler_type=constant", "--save_strategy=no")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script: what it measures, to which value it learns its own rows in so many steps, and its real data."""
+
+    name: str
+    figure: str
+    least: float
+    steps: int
+    data: str
+    flags: tuple[str, ...] = ()
+    real: tuple[str, ...] = ()
+
+
+SCRIPTS = [
+    Script("glue", "eval_accuracy", 0.9, 30, "glue_rte", ("--max_seq_length=64",), ("--task_name=RTE",)),
+    Script("multiple_choice", "eval_accuracy", 0.9, 40, "codah", ("--max_seq_length=32",)),
+    Script("question_answering", "eval_f1", 60.0, 80, "xquad_en", ("--max_seq_length=64", "--doc_stride=16")),
+    Script("token_classification", "eval_f1", 0.9, 40, "ncbi_disease", ("--return_entity_level_metrics",)),
+]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return a function that imports a script as Python does when it is run; without real data unless asked for."""
+
+    def script(name: str, *, real_data: bool = False) -> Any:
+        monkeypatch.syspath_prepend(EXAMPLES)
+        for path in EXAMPLES.glob("*.py"):
+            monkeypatch.delitem(sys.modules, path.stem, raising=False)
+        module = importlib.import_module(name)
+        if not real_data:
+            monkeypatch.setattr(sys.modules["common"], "SHARED_DATA", tmp_path / "none")
+        return module
+
+    return script
+
+
+def flags(tmp_path: Path, *more: str) -> list[str]:
+    return [*QUICK, "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "run"), *more]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_learns_its_own_rows(load: Any, tmp_path: Path, script: Script) -> None:
+    given = flags(tmp_path, *LEARNING, "--do_train", "--do_eval", "--max_steps", str(script.steps), *script.flags)
+    figures = load(script.name).main(given)
+
+    assert figures[script.figure] >= script.least
+    assert json.loads((tmp_path / "run" / "eval_results.json").read_text())[script.figure] == figures[script.figure]
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_runs_on_real_data_and_goes_on_from_its_model(load: Any, tmp_path: Path, script: Script) -> None:
+    if not (SHARED / script.data).is_dir():
+        pytest.skip(f"../shared/data/{script.data} is not there")
+    limits = ("--max_train_samples=32", "--max_eval_samples=12", "--max_predict_samples=6", "--max_steps=2")
+    module = load(script.name, real_data=True)
+    first = module.main(flags(tmp_path, "--do_train", "--do_eval", *limits, *script.flags, *script.real))
+    more = ("--do_eval", "--do_predict", "--model_name_or_path", str(tmp_path / "run"))
+    second = module.main(flags(tmp_path / "second", *more, *limits, *script.flags, *script.real))
+
+    assert first["train_samples"] > 0
+    # What was saved is what is loaded.
+    assert second["eval_loss"] == pytest.approx(first["eval_loss"], rel=1e-5)
+    assert second["predict_samples"] > 0
