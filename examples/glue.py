@@ -103,7 +103,8 @@ def main(argv: list[str]) -> dict[str, float]:
     length = min(data_args.max_seq_length, tokenizer.model_max_length)
     model = load_model(
         AutoModelForSequenceClassification, model_args, tokenizer, length,
-        num_labels=1 if regression else len(classes), problem_type="regression" if regression else "single_label_classification",
+        num_labels=1 if regression else len(classes),
+        problem_type="regression" if regression else "single_label_classification",
     )  # fmt: skip
     padding = "max_length" if data_args.pad_to_max_length else False
 

@@ -111,13 +111,12 @@ def main(argv: list[str]) -> dict[str, float]:
         labels = []
         for number, row in enumerate(batch[tags]):
             places = found.word_ids(number)
-            before = [None, *places[:-1]]
+            # The first token of a word has its tag; the others where that is asked for.
+            first = [place != before for place, before in zip(places, [None, *places[:-1]], strict=True)]
             labels.append(
                 [
-                    IGNORED
-                    if place is None or (place == last and not data_args.label_all_tokens)
-                    else known[row[place]]
-                    for place, last in zip(places, before, strict=True)
+                    known[row[place]] if place is not None and (begins or data_args.label_all_tokens) else IGNORED
+                    for place, begins in zip(places, first, strict=True)
                 ]
             )
         return {**found, "labels": labels}
