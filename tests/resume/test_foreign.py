@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import nn
 
 import surestep
 from tests.parity import tiny
@@ -41,6 +42,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     steps: tuple[int, ...] = (3, 6)
     tolerance: float = 0.0
+    needs: str = "transformers"
     shows: Callable[[Seen], bool] = lambda seen: seen.state.global_step > 6
 
 
@@ -48,6 +50,14 @@ def adapted() -> Any:
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(tiny.llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.2))
+
+
+class Wide(Net):
+    """Wide enough that optimizers in 8 bits keep 8 bits of a state."""
+
+    def __init__(self) -> None:
+        super().__init__(0.3)
+        self.first, self.norm, self.last = nn.Linear(6, 2048), nn.LayerNorm(2048), nn.Linear(2048, 1)
 
 
 def two_rates(model: Any) -> tuple[Any, None]:
@@ -80,6 +90,8 @@ ROWS = [
     Row("greedy", {"lr_scheduler_type": "greedy", **EVALUATED}, {"evaluate": lambda: Points(8, seed=3)}),
     Row("tied", {}, {"model": tiny.gpt2, **TEXT}),
     Row("adapters", {}, {"model": adapted, **TEXT}),
+    Row("8 bits", {"optim": "adamw_bnb_8bit"}, {"model": Wide}, needs="bitsandbytes",
+        shows=lambda seen: seen.optimizer["state"][0]["state1"].dtype == torch.uint8),
 ]  # fmt: skip
 
 
@@ -123,6 +135,7 @@ def _of_steps(seen: Seen) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_a_run_of_the_original_goes_on(row: Row, tmp_path: Path) -> None:
+    pytest.importorskip(row.needs)
     whole = begin(tmp_path, row)
     assert row.shows(whole), "the row does not show what it is there for"
     for step in row.steps:
