@@ -22,6 +22,7 @@ from surestep.checkpoint.sharing import extent, overlapping, same_view
 from surestep.checkpoint.weight_files import read_weights, write_weights
 from surestep.errors import ArgumentError, CheckpointError
 from surestep.logs import get_logger
+from surestep.optional import require
 
 _logger = get_logger(__name__)
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -105,6 +106,19 @@ def load_weights(model: nn.Module, folder: Path, *, strict: bool = True) -> Load
             raise CheckpointError(problem)
         _logger.warning(problem)
     return report
+
+
+def is_stored_otherwise(model: nn.Module) -> bool:
+    """Say whether a model of transformers converts its weights when it stores them for others.
+
+    Those of a checkpoint are then not in the form that other programs read: see `original_format` of `save_weights`.
+    """
+    module = unwrap(model)
+    known = getattr(module, "_weight_conversions", None)
+    if known is None and type(module).__module__.startswith("transformers."):
+        mapping: Any = require("transformers.conversion_mapping", "Saving a model of transformers")
+        known = mapping.get_model_conversion_mapping(module, add_legacy=False)
+    return bool(known)
 
 
 def _adapters() -> ModuleType:

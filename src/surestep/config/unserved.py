@@ -38,13 +38,6 @@ def _is_for_one_process(config: Any) -> bool:
 UNSERVED: dict[str, Unserved] = {
     "eval_use_gather_object": Unserved("B12"),
     "enable_jit_checkpoint": Unserved("H5"),
-    "push_to_hub": Unserved("B13"),
-    "hub_token": Unserved("B13", _is(None)),
-    "hub_private_repo": Unserved("B13", _is(None)),
-    "hub_model_id": Unserved("B13"),
-    "hub_strategy": Unserved("B13", _is("every_save")),
-    "hub_always_push": Unserved("B13"),
-    "hub_revision": Unserved("B13"),
     "accelerator_config": Unserved("C1", _is_for_one_process),
     "parallelism_config": Unserved("C3"),
     "ddp_find_unused_parameters": Unserved("C1", _is(None)),

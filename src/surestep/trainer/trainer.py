@@ -40,7 +40,6 @@ from surestep.trainer.older import (
     with_writer,
 )
 from surestep.trainer.points.older import OlderPoints
-from surestep.trainer.points.unserved import UnservedPoints
 from surestep.trainer.quantised import check_quantised
 from surestep.trainer.resume import find_checkpoint, load_state
 from surestep.training.events import Events
@@ -52,7 +51,7 @@ from surestep.training.state import TrainerControl, TrainerState
 logger = logs.get_logger(__name__)
 
 
-class Trainer(OlderPoints, UnservedPoints):
+class Trainer(OlderPoints):
     """Trains, evaluates and predicts with a model, as `args` say.
 
     Same constructor, methods and defaults as the `Trainer` of transformers; docs/differences.md lists where it differs
@@ -126,6 +125,8 @@ class Trainer(OlderPoints, UnservedPoints):
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
         if self.args.should_save:
             self._output_folder.mkdir(parents=True, exist_ok=True)
+        if self.args.push_to_hub:
+            self.init_hf_repo()
         self.callback_handler.fire("on_init_end")
         self._memory_tracker.stop("init")
 
@@ -145,6 +146,8 @@ class Trainer(OlderPoints, UnservedPoints):
         self._staging_root = None
         self._trial: Any = None
         self._search = None
+        self._hub = None
+        self._model_files = frozenset()
         self._store = self._make_store()
         self._eval_dataloaders = {}
         self._ignore_keys_for_eval = None
@@ -378,6 +381,7 @@ class Trainer(OlderPoints, UnservedPoints):
             self._load_best_model()
         self._drop_all_but_best()
         self.callback_handler.fire("on_train_end")
+        self._finish_current_push()
         return TrainOutput(state.global_step, metrics["train_loss"], metrics)
 
     @older_calls(values_arguments)

@@ -14,13 +14,6 @@ from surestep.errors import NotServedError
 ASKED = {
     "eval_use_gather_object": True,
     "enable_jit_checkpoint": True,
-    "push_to_hub": True,
-    "hub_token": "hf_x",
-    "hub_private_repo": False,
-    "hub_model_id": "a/b",
-    "hub_strategy": "end",
-    "hub_always_push": True,
-    "hub_revision": "main",
     "accelerator_config": {"split_batches": True},
     "parallelism_config": object(),
     "ddp_find_unused_parameters": False,

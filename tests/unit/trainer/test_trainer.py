@@ -100,12 +100,6 @@ def test_several_processes_are_not_served_yet(tmp_path: Path, monkeypatch: pytes
         quick(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["init_hf_repo", "push_to_hub"])
-def test_what_comes_later_says_so(tmp_path: Path, method: str) -> None:
-    with pytest.raises(NotServedError, match=rf"Trainer\.{method} is not served yet \(scope row"):
-        getattr(quick(tmp_path), method)()
-
-
 # Models made for each run
 
 

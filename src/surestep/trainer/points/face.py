@@ -25,6 +25,7 @@ from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from surestep.trainer.hub import Hub
     from surestep.trainer.search.search import Search
 
 
@@ -92,6 +93,8 @@ class Face:
     _created_lr_scheduler: bool
     _staging_root: str | None
     _store: CheckpointStore
+    _hub: Hub | None
+    _model_files: frozenset[str]
     _eval_dataloaders: dict[str, DataLoader[Any]]
     _first_num_input_tokens_seen: int
     _trial: Any

@@ -13,7 +13,7 @@ from surestep.metrics.prediction import PredictionOutput
 from surestep.trainer.older_names import GONE_MEMBERS, MEMBERS
 from surestep.trainer.points.evaluating import EvaluatingPoints
 from surestep.trainer.points.optimizing import OptimizingPoints
-from surestep.trainer.points.saving import SavingPoints
+from surestep.trainer.points.sharing import SharingPoints
 
 
 class Former:
@@ -67,7 +67,7 @@ def _writer(trainer: Any) -> Any:
     return next((one.tb_writer for one in trainer.callback_handler.callbacks if hasattr(one, "tb_writer")), None)
 
 
-class OlderPoints(EvaluatingPoints, OptimizingPoints, SavingPoints):
+class OlderPoints(EvaluatingPoints, OptimizingPoints, SharingPoints):
     """What trainers of the 3.x and 4.x years had and today's has no more."""
 
     tokenizer = FormerTokenizer()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from surestep.checkpoint.files import files_in
 from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.names import parameter_names
@@ -77,14 +78,18 @@ class SavingPoints(SteppingPoints):
 
     def _save_whole(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
-        store = self._store
+        store, self._model_files = self._store, frozenset()
         with store.staging(self.state.global_step) as stage:
             self._staging_root = str(stage.root)
             try:
                 self._save_checkpoint(model, trial)
             finally:
                 self._staging_root = None
+        self._share_checkpoint(self._output_folder / stage.folder.name)
         store.prune(protect=self._protected())
+
+    def _share_checkpoint(self, folder: Path) -> None:
+        """Do what a complete checkpoint is for besides resuming; here nothing."""
 
     def _protected(self) -> set[Path]:
         best = self.state.best_model_checkpoint
@@ -105,6 +110,7 @@ class SavingPoints(SteppingPoints):
         self.store_flos()
         folder = Path(self._get_output_dir(trial)) / folder_name(self.state.global_step)
         self.save_model(str(folder), _internal_call=True)
+        self._model_files = frozenset(path.relative_to(folder).as_posix() for path in files_in(folder))
         self._note_best_checkpoint()
         if not self.args.save_only_model:
             self._save_optimizer_and_scheduler(str(folder))
