@@ -18,7 +18,7 @@ import torch
 import transformers
 import yaml
 from tests.small import quick
-from tests.unit.trainer.hub_server import Answer, FakeHub, serving
+from tests.hub_server import Answer, FakeHub, serving
 
 import surestep
 import surestep.optional

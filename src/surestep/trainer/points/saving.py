@@ -85,7 +85,7 @@ class SavingPoints(SteppingPoints):
                 self._save_checkpoint(model, trial)
             finally:
                 self._staging_root = None
-        self._share_checkpoint(self._output_folder / stage.folder.name)
+        self._share_checkpoint(store.root / stage.folder.name)
         store.prune(protect=self._protected())
 
     def _share_checkpoint(self, folder: Path) -> None:

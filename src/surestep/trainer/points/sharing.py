@@ -33,7 +33,7 @@ class SharingPoints(SavingPoints, ReportingPoints):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _share_checkpoint(self, folder: Path) -> None:
-        if self.args.push_to_hub:
+        if self.args.push_to_hub and folder.is_dir():
             self._push_from_checkpoint(str(folder))
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
