@@ -17,8 +17,8 @@ import pytest
 import torch
 import transformers
 import yaml
-from tests.small import quick
 from tests.hub_server import Answer, FakeHub, serving
+from tests.small import quick
 
 import surestep
 import surestep.optional
