@@ -40,7 +40,7 @@ def test_packing_makes_other_batches(both: Both) -> None:
     assert padded != packed
 
 
-@pytest.mark.parametrize("rows", ["reference", "precomputed"])
+@pytest.mark.parametrize("rows", ["reference", "precomputed", "adapter"])
 def test_preferences_give_the_figures_of_the_original(both: Both, rows: str) -> None:
     sides = both("dpo")
 

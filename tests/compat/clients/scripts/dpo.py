@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
 from tests.compat.clients.scripts.tiny import causal_model, sentence, tokenizer
 
 
-def train(model: str, folder: Path, *, resume: str | None = None, **settings: Any) -> DPOTrainer:
+def train(
+    model: str, folder: Path, *, resume: str | None = None, adapter: LoraConfig | None = None, **settings: Any
+) -> DPOTrainer:
     numbers = range(20)
     rows = Dataset.from_dict(
         {
@@ -45,6 +48,7 @@ def train(model: str, folder: Path, *, resume: str | None = None, **settings: An
         args=arguments,
         train_dataset=rows.select(range(16)),
         eval_dataset=rows.select(range(16, 20)),
+        peft_config=adapter,
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -55,7 +59,12 @@ def main(root: Path) -> None:
     causal_model().save_pretrained(model)
     tokenizer().save_pretrained(model)
     seen = {}
-    for name, settings in {"reference": {}, "precomputed": {"precompute_ref_log_probs": True}}.items():
+    cases: dict[str, dict[str, Any]] = {
+        "reference": {},
+        "precomputed": {"precompute_ref_log_probs": True},
+        "adapter": {"adapter": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")},
+    }
+    for name, settings in cases.items():
         folder = root / name
         trainer = train(model, folder, **settings)
         trainer.save_model(str(folder / "final"))
