@@ -207,6 +207,11 @@ class AcceleratorView:
         from surestep.data.placed import place_loader
 
         del slice_fn_for_dispatch
+        if self.num_processes > 1:
+            raise NotServedError(
+                "trainer.accelerator.prepare shares no loader out among several processes yet (scope row C1). Read the "
+                "part of this rank: DistributedSampler."
+            )
         trainer = self._trainer
         device = None if device_placement is False else self.device
         return place_loader(data_loader, seed=trainer._data_seed(), device=device)
@@ -222,13 +227,13 @@ class AcceleratorView:
 
     def reduce(self, value: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
         """Return the sum or mean of a tensor over the ranks: over one, the tensor. Only an XLA device scales."""
-        del reduction, scale
-        return value
+        return value if self.num_processes == 1 else self._answer("reduce")(value, reduction, scale)
 
     def pad_across_processes(self, value: Any, dim: int = 0, pad_index: int = 0, pad_first: bool = False) -> Any:
-        """Return the value: there is no other process whose shape could differ."""
-        del dim, pad_index, pad_first
-        return value
+        """Return the value, padded to the longest of all ranks along `dim`: with one rank, as it is."""
+        return (
+            value if self.num_processes == 1 else self._answer("pad_across_processes")(value, dim, pad_index, pad_first)
+        )
 
     def wait_for_everyone(self) -> None:
         """Wait for every process."""
@@ -256,6 +261,10 @@ class AcceleratorView:
             raise AttributeError(name)
         if name in _REFUSED:
             raise _refusal(name)
+        return self._answer(name)
+
+    def _answer(self, name: str) -> Any:
+        """Return the member of the real accelerator, which is made when it is first needed."""
         if self._real is None:
             from surestep.trainer.real_accelerator import make_accelerator
 

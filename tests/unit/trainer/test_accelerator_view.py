@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,3 +364,16 @@ def test_a_subclass_is_made_where_no_real_accelerator_can_be(tmp_path: Path, mon
 
     monkeypatch.setattr("accelerate.Accelerator", refuses)
     quick(tmp_path, type("Theirs", (Trainer,), {}), max_steps=1).train()
+
+
+def test_over_several_processes_the_real_accelerator_reduces_and_pads(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = trainer.accelerator
+    monkeypatch.setattr(type(view), "num_processes", 2)
+    view._real = SimpleNamespace(reduce=lambda *given: given, pad_across_processes=lambda *given: given)
+
+    assert view.reduce("a", reduction="mean") == ("a", "mean", 1.0)
+    assert view.pad_across_processes("a", dim=1, pad_index=-100) == ("a", 1, -100, False)
+    with pytest.raises(NotServedError, match="shares no loader out among several processes"):
+        view.prepare(_shuffled(1))

@@ -41,8 +41,8 @@ def main(root: Path) -> None:
     arguments = TrainingArguments(
         output_dir=str(root / "run"),
         batch_size=4,
-        num_epochs=1,
-        num_iterations=2,
+        num_epochs=2,
+        num_iterations=1,
         body_learning_rate=1e-2,
         logging_steps=2,
         eval_strategy="steps",
