@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# The original's module paths, such as `surestep.trainer_utils`: small modules in a folder of their own.
+__path__.append(f"{__path__[0]}/compat/paths")
+
 # Where each public name lives. Nothing is imported before it is asked for: `import surestep` needs no torch.
 _HOMES = {
     "surestep.callbacks.averaging": ("EMACallback", "SWACallback"),
@@ -78,6 +81,7 @@ if TYPE_CHECKING:
     from surestep.callbacks.trackers.tensorboard import TensorBoardCallback as TensorBoardCallback
     from surestep.callbacks.trackers.trackio import TrackioCallback as TrackioCallback
     from surestep.callbacks.trackers.wandb import WandbCallback as WandbCallback
+    from surestep.compat.names import *  # noqa: F403 (every other name that the original's modules offer)
     from surestep.config.arguments import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
     from surestep.config.arguments import TrainingArguments as TrainingArguments
     from surestep.config.enums import IntervalStrategy as IntervalStrategy
@@ -122,12 +126,27 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    home = _HOME_OF.get(name) or _of_the_original(name)
+    if home is None:
         raise AttributeError(f"module 'surestep' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 
 
+def _of_the_original(name: str) -> str | None:
+    """Return the home of any other name of the original's; raise for one that is left out, and say why."""
+    if name.startswith("__"):
+        return None
+    table = importlib.import_module("surestep.compat.homes")
+    why = table.reason(name)
+    if why is not None:
+        from surestep.errors import UnservedNameError
+
+        raise UnservedNameError(why)
+    home: str | None = table.offered().get(name)
+    return home
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *importlib.import_module("surestep.compat.homes").offered()})

@@ -7,7 +7,7 @@ of the three tables is an error of `tests/unit/compat/test_homes.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 _TRACKERS = "surestep.callbacks.trackers"
 _COLLATORS = "surestep.data.collators"
@@ -24,6 +24,7 @@ _SAMPLERS = f"{_HELPERS}.samplers"
 _CHECKPOINTS = f"{_HELPERS}.checkpoints"
 _METHODS = f"{_HELPERS}.methods"
 _PARSING = f"{_HELPERS}.parsing"
+_TRACKER_NAMES = f"{_HELPERS}.trackers"
 _AVAILABLE = f"{_HELPERS}.available"
 _FILES = "surestep.checkpoint.foreign_names"
 _DEFAULTS = "surestep.trainer.defaults"
@@ -64,6 +65,7 @@ HOMES: dict[str, dict[str, str]] = {
     },
     "transformers.trainer_utils": {
         "EvalLoopOutput": _PREDICTION,
+        "EvaluationStrategy": _ENUMS,
         "EvalPrediction": _PREDICTION,
         "FSDPOption": _ENUMS,
         "HubStrategy": _ENUMS,
@@ -168,6 +170,7 @@ HOMES: dict[str, dict[str, str]] = {
         "torch_default_data_collator": _COLLATOR_NAMES,
     },
     "transformers.optimization": {
+        "AdamW": f"{_HELPERS}.adamw",
         "Adafactor": "surestep.optim.adafactor",
         "AdafactorSchedule": "surestep.optim.adafactor",
         "GreedyLR": "surestep.optim.greedy",
@@ -206,7 +209,24 @@ HOMES: dict[str, dict[str, str]] = {
         "neftune_post_forward_hook": _NOISE,
     },
     "transformers.integrations.integration_utils": {
+        "AzureMLCallback": f"{_TRACKERS}.azureml",
+        "ClearMLCallback": f"{_TRACKERS}.clearml",
+        "CodeCarbonCallback": f"{_TRACKERS}.codecarbon",
+        "CometCallback": f"{_TRACKERS}.comet",
+        "DVCLiveCallback": f"{_TRACKERS}.dvclive",
+        "DagsHubCallback": f"{_TRACKERS}.mlflow",
+        "FlyteCallback": f"{_TRACKERS}.flyte",
+        "INTEGRATION_TO_CALLBACK": _TRACKER_NAMES,
+        "KubeflowCallback": f"{_TRACKERS}.kubeflow",
+        "MLflowCallback": f"{_TRACKERS}.mlflow",
+        "NeptuneCallback": f"{_TRACKERS}.neptune",
+        "SwanLabCallback": f"{_TRACKERS}.swanlab",
         "TensorBoardCallback": f"{_TRACKERS}.tensorboard",
+        "TrackioCallback": f"{_TRACKERS}.trackio",
+        "WandbCallback": f"{_TRACKERS}.wandb",
+        "default_logdir": _TRACKER_NAMES,
+        "get_available_reporting_integrations": _TRACKER_NAMES,
+        "get_reporting_integration_callbacks": _TRACKER_NAMES,
         **{
             f"is_{package}_available": _AVAILABLE
             for package in (
@@ -215,18 +235,68 @@ HOMES: dict[str, dict[str, str]] = {
                 "wandb",
             )
         },
-        "rewrite_logs": f"{_TRACKERS}.tensorboard",
+        "rewrite_logs": f"{_TRACKERS}.entries",
     },
 }
 
+_XLA = "it is of torch_xla, which nothing here runs on"
+_SAGEMAKER = "it is of SageMaker's model parallelism, which ended with torch 1"
+_SEARCH = "searching for arguments is not served yet"
+_HANDLERS = "nothing here asks its table of optimizers; override create_optimizer or pass optimizer_cls_and_kwargs"
+_SIGNALS = "it reaches into the original's loop; saving on a signal is not served yet"
+
 # The original's module -> a name of it -> why nothing here takes its place. Under `exec` the original's own answers.
-KEPT: dict[str, dict[str, str]] = {}
+KEPT: dict[str, dict[str, str]] = {
+    "transformers.trainer": {
+        "IS_XLA_FSDPV2_POST_2_2": _XLA,
+    },
+    "transformers.training_args": {
+        "ParallelismConfig": "it is accelerate's own class; import it from accelerate.parallelism_config",
+    },
+    "transformers.trainer_utils": {
+        "BestRun": _SEARCH,
+        "HPSearchBackend": _SEARCH,
+        "default_compute_objective": _SEARCH,
+        "default_hp_space_optuna": _SEARCH,
+        "default_hp_space_ray": _SEARCH,
+        "default_hp_space_wandb": _SEARCH,
+        "suppress_progress_bars": "it is a switch of huggingface_hub; call its utils.disable_progress_bars",
+    },
+    "transformers.trainer_pt_utils": {
+        "get_tpu_sampler": _XLA,
+        "nested_xla_mesh_reduce": _XLA,
+        "safe_globals": "it is for torch.load of the original's pickles; checkpoints are read and written as data here",
+        "set_rng_state_for_device": "generators are read out and put back by surestep.runtime.random",
+        "smp_forward_backward": _SAGEMAKER,
+        "smp_forward_only": _SAGEMAKER,
+        "smp_gather": _SAGEMAKER,
+        "smp_nested_concat": _SAGEMAKER,
+    },
+    "transformers.trainer_optimizer": {
+        "has_mixed_dtensor": "groups are split by device mesh in surestep.optim.groups",
+    },
+    "transformers.integrations.integration_utils": {
+        "NeptuneMissingConfiguration": "neptune's own errors come through",
+        "WandbLogModel": "write its values into the environment: WANDB_LOG_MODEL=end or checkpoint",
+        "hp_params": _SEARCH,
+        "save_model_architecture_to_file": "it prints the model into a file; write str(model)",
+    },
+}
 
 # The original's module -> a name of it -> why it cannot work here, and what to do instead. Under `exec` it is refused.
 REFUSED: dict[str, dict[str, str]] = {
+    "transformers.trainer_optimizer": {
+        "OptimizerContext": _HANDLERS,
+        "OptimizerHandler": _HANDLERS,
+    },
     "transformers.trainer_jit_checkpoint": {
-        "CheckpointManager": "it saves from a signal handler of its own; signals are always served here",
-        "JITCheckpointCallback": "it reaches into the original's loop; signals are always served here",
+        "CheckpointManager": _SIGNALS,
+        "JITCheckpointCallback": _SIGNALS,
+    },
+    "transformers.integrations.integration_utils": {
+        "run_hp_search_optuna": "it drives the original's trainer; call trainer.hyperparameter_search",
+        "run_hp_search_ray": "it drives the original's trainer; call trainer.hyperparameter_search",
+        "run_hp_search_wandb": "it drives the original's trainer; call trainer.hyperparameter_search",
     },
 }
 
@@ -236,9 +306,17 @@ def served() -> Mapping[str, Mapping[str, str]]:
     return HOMES
 
 
-def offered() -> Iterator[tuple[str, str]]:
-    """Yield each offered name once, with the module of ours that holds it."""
-    homes: dict[str, str] = {}
-    for names in HOMES.values():
-        homes.update(names)
-    yield from homes.items()
+def offered() -> dict[str, str]:
+    """Return each offered name, with the module of ours that holds it."""
+    return {name: home for names in HOMES.values() for name, home in names.items()}
+
+
+def reason(name: str) -> str | None:
+    """Return why a name of the original is not offered; None where it is, or where the original has no such name."""
+    if name in offered():
+        return None
+    for table in (REFUSED, KEPT):
+        for module, names in table.items():
+            if name in names:
+                return f"{module}.{name} is not offered here: {names[name]}."
+    return None

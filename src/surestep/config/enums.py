@@ -31,6 +31,10 @@ class IntervalStrategy(ExplicitEnum):
     EPOCH = "epoch"
 
 
+# The name of the 4.x years.
+EvaluationStrategy = IntervalStrategy
+
+
 class SaveStrategy(ExplicitEnum):
     """How often a checkpoint is written; `best` writes one when the watched metric improves."""
 

@@ -21,7 +21,6 @@ from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
 from surestep.trainer.resume import load_state, restore_callbacks, restore_progress
-from surestep.trainer.special_tokens import align_special_tokens
 from surestep.training.plan import Plan
 from surestep.training.run import Meter, Run
 from surestep.training.state import TrainerState
@@ -61,7 +60,10 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
     args, engine = trainer.args, trainer.engine
     with ExitStack() as stack:
         model = trainer.model
-        align_special_tokens(inspected_model(model), trainer.processing_class)
+        if trainer.processing_class is not None:
+            from surestep.trainer.special_tokens import align_special_tokens
+
+            align_special_tokens(inspected_model(model), trainer.processing_class)
         if args.use_liger_kernel:
             apply_liger(inspected_model(model), args.liger_kernel_config)
         settings = cast("dict[str, Any] | None", args.activation_checkpointing_kwargs)

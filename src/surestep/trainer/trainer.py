@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from surestep import logs
 from surestep.config.adopt import adopt_arguments
 from surestep.config.arguments import TrainingArguments
 from surestep.config.enums import SaveStrategy
 from surestep.data.columns import can_return_loss, find_labels, inspected_model
 from surestep.data.loaders import has_length
 from surestep.errors import ModelError
+from surestep.logs import get_logger, set_level
 from surestep.losses.items import accepts_count
 from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
@@ -48,7 +48,7 @@ from surestep.training.plan import Plan
 from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
-logger = logs.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Trainer(OlderPoints):
@@ -99,7 +99,7 @@ class Trainer(OlderPoints):
             self.args.prediction_loss_only = older["prediction_loss_only"]
         self._memory_tracker = TrainerMemoryTracker(self.args.skip_memory_metrics, device=self.args.device)
         self._memory_tracker.start("init")
-        logs.set_level(self.args.log_level)
+        set_level(self.args.log_level)
         self._world = current_world()
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.data_collator = default_collator(self.processing_class) if data_collator is None else data_collator

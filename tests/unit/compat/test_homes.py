@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 
 import pytest
+from tests.unit.compat.names import public_names
 
-from surestep.compat.homes import HOMES, KEPT, REFUSED, offered
+from surestep.compat.homes import HOMES, KEPT, REFUSED, offered, reason
 
 HOMED = sorted((module, name, home) for module, names in HOMES.items() for name, home in names.items())
 
@@ -27,6 +28,28 @@ def test_modules_with_reasons_are_served_modules() -> None:
 
 
 def test_a_name_of_two_modules_has_one_home() -> None:
-    homes = dict(offered())
+    homes = offered()
 
     assert [(module, name) for module, name, home in HOMED if homes[name] != home] == []
+
+
+@pytest.mark.parametrize("module", HOMES)
+def test_every_name_of_the_original_has_an_answer(module: str) -> None:
+    answered = {*HOMES[module], *KEPT.get(module, ()), *REFUSED.get(module, ())}
+
+    assert [name for name in public_names(module) if name not in answered] == []
+
+
+def test_no_reason_outlives_its_name() -> None:
+    reasons = [(module, name) for table in (KEPT, REFUSED) for module in table for name in table[module]]
+
+    assert [(module, name) for module, name in reasons if name not in public_names(module)] == []
+
+
+def test_what_is_not_offered_is_explained() -> None:
+    assert reason("Trainer") is None
+    assert reason("nothing of the kind") is None
+    assert reason("ParallelismConfig") == (
+        "transformers.training_args.ParallelismConfig is not offered here: it is accelerate's own class; import it "
+        "from accelerate.parallelism_config."
+    )

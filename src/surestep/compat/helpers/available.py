@@ -50,7 +50,9 @@ def __getattr__(name: str) -> Callable[[], bool]:
     if name != f"is_{asked}_available" or asked not in _QUESTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     question = _QUESTIONS[asked]
-    return partial(_all_installed, *question) if isinstance(question, tuple) else question
+    answer = partial(_all_installed, *question) if isinstance(question, tuple) else question
+    globals()[name] = answer
+    return answer
 
 
 def __dir__() -> list[str]:
