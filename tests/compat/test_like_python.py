@@ -14,8 +14,8 @@ import pytest
 from surestep.compat import installing
 from tests.compat.running import SOURCE, Ended, execute, python
 
-# What takes the place of a module shows who serves; the trainer itself would take seconds to load.
-WHO = 'import transformers.trainer as found\nprint("FACTS", json.dumps({"trainer": type(found).__name__}))\n'
+# What takes the place of a module shows who serves; this one imports little.
+WHO = 'import transformers.hf_argparser as found\nprint("FACTS", json.dumps({"trainer": type(found).__name__}))\n'
 SEEN = """
 import builtins, json, os, sys
 main = sys.modules["__main__"]
@@ -119,8 +119,8 @@ PROCESSES = """
 import json, multiprocessing, os, sys
 
 def told(queue):
-    import transformers.trainer
-    queue.put(type(transformers.trainer).__name__)
+    import transformers.hf_argparser
+    queue.put(type(transformers.hf_argparser).__name__)
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])

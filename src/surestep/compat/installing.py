@@ -1,7 +1,7 @@
 """Put this library in the place of the original's training modules, and take it out again.
 
-This module owns what is replaced in the running process (`_Current`) and in the environment of its children. It is
-imported at the start of every Python under `surestep exec`: what only `install` and `uninstall` need is imported there.
+This module owns what is replaced in the running process (`_Current`) and in the environment of its children. Under
+`surestep exec` it is imported with the original: what only `install` and `uninstall` need is imported there.
 """
 
 from __future__ import annotations
@@ -31,12 +31,21 @@ class _Current:
 
 
 def put_in_place() -> bool:
-    """Answer for the original's modules from the next import on; say whether that is new."""
+    """Answer for the original's modules from the next import on; say whether that is news to this process."""
+    awaited = _stop_waiting()
     if _Current.finder is not None:
         return False
     _Current.finder = Finder()
     sys.meta_path.insert(0, _Current.finder)
-    return True
+    return not awaited
+
+
+def _stop_waiting() -> bool:
+    """Take away what waits for the original since the start of this Python under `exec`; say whether something did."""
+    waiting = [finder for finder in sys.meta_path if getattr(finder, "awaits_the_original", False)]
+    for finder in waiting:
+        sys.meta_path.remove(finder)
+    return bool(waiting)
 
 
 def install() -> None:
@@ -60,13 +69,13 @@ def uninstall() -> None:
 
     Objects and classes made meanwhile stay what they are. Calling this where nothing is installed does nothing.
     """
-    if _Current.finder is None:
-        return
-    from surestep.compat.replacing import Replaced
+    _stop_waiting()
+    if _Current.finder is not None:
+        from surestep.compat.replacing import Replaced
 
-    sys.meta_path.remove(_Current.finder)
-    (_Current.replaced or Replaced()).put_back()
-    _Current.finder = _Current.replaced = None
+        sys.meta_path.remove(_Current.finder)
+        (_Current.replaced or Replaced()).put_back()
+        _Current.finder = _Current.replaced = None
     withdraw(os.environ)
 
 

@@ -30,7 +30,7 @@ def overrides_refused(reading: Reading) -> Iterator[Finding]:
         kind = _served(one.base)
         for method in one.methods if kind is not None and issubclass(kind, Trainer) else ():
             try:
-                refuse_uncalled_overrides(type(one.name, (), {method: None})())
+                refuse_uncalled_overrides(type(one.name, (), {"__module__": one.place, method: None})())
             except NotServedError as error:
                 yield Finding(f"{one.name}.{method}", Verdict.REFUSED, str(error), one.place)
 
