@@ -1,7 +1,7 @@
 """What becomes of the settings and overrides of a script: those that are refused, or mean something else today.
 
-Nothing is decided here. Settings are given to the arguments themselves and overrides to the trainer's own check, one by
-one, and what these answer is written down.
+Nothing is decided here: settings are given to the arguments themselves, one by one, and what these answer is written
+down; overrides and older forms are looked up in the tables of the trainer.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from surestep.compat.reading import Called, Reading
 from surestep.config.aliases import Refused, Renamed
 from surestep.config.arguments import TrainingArguments
 from surestep.config.construction import alias_of, unknown_name
+from surestep.config.nearest import did_you_mean
 from surestep.errors import NotServedError, SurestepError, UnknownArgumentError
-from surestep.trainer.older import refuse_uncalled_overrides, take_older_arguments
+from surestep.trainer.older_names import GONE_METHODS, OLD_ARGUMENTS, UNCALLED
 from surestep.trainer.trainer import Trainer
 
 
-def overrides_refused(reading: Reading) -> Iterator[Finding]:
+def overrides_uncalled(reading: Reading) -> Iterator[Finding]:
     """Yield the methods of a trainer that a script overrides and nothing here calls."""
     for one in reading.derived:
         kind = _served(one.base)
         for method in one.methods if kind is not None and issubclass(kind, Trainer) else ():
-            try:
-                refuse_uncalled_overrides(type(one.name, (), {"__module__": one.place, method: None})())
-            except NotServedError as error:
-                yield Finding(f"{one.name}.{method}", Verdict.REFUSED, str(error), one.place)
+            for table, verdict in ((UNCALLED, Verdict.REFUSED), (GONE_METHODS, Verdict.DIFFERENTLY)):
+                if method in table:
+                    why = f"nothing calls it in this trainer; in its place: {table[method]}"
+                    yield Finding(f"{one.name}.{method}", verdict, why, one.place)
 
 
 def settings_refused(reading: Reading) -> Iterator[Finding]:
@@ -117,13 +118,9 @@ def _of_trainer(call: Called, kind: type[Trainer]) -> Iterator[Finding]:
     """Yield the arguments of a trainer that are older or never were any."""
     known = list(inspect.signature(kind.__init__).parameters)[1:]
     for name in [*dict(call.settings), *call.others]:
-        if name in known:
-            continue
-        try:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                take_older_arguments({name: None}, known, None)
-            why = " ".join(str(warning.message) for warning in said)
-            yield Finding(f"{call.name}({name})", Verdict.DIFFERENTLY, why, call.place)
-        except UnknownArgumentError as error:
-            yield Finding(f"{call.name}({name})", Verdict.REFUSED, str(error), call.place)
+        what = f"{call.name}({name})"
+        if name in OLD_ARGUMENTS:
+            yield Finding(what, Verdict.DIFFERENTLY, f"write {OLD_ARGUMENTS[name]}", call.place)
+        elif name not in known:
+            why = f"{call.name} takes no argument '{name}'.{did_you_mean(name, known)}"
+            yield Finding(what, Verdict.REFUSED, why, call.place)

@@ -20,10 +20,10 @@ def names_refused(reading: Reading) -> list[Finding]:
 
 def all_findings(reading: Reading) -> list[Finding]:
     """Return what becomes of everything that a script takes. Imports the original's top and our trainer."""
-    from surestep.compat.settings import overrides_refused, settings_refused
+    from surestep.compat.settings import overrides_uncalled, settings_refused
 
     offered = set(dir(importlib.import_module(PACKAGE)))
-    found = [*_names(reading.taken, offered), *settings_refused(reading), *overrides_refused(reading)]
+    found = [*_names(reading.taken, offered), *settings_refused(reading), *overrides_uncalled(reading)]
     return [*_together(found)]
 
 
