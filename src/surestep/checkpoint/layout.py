@@ -32,6 +32,11 @@ WEIGHTS_EXTRA: Final = "model_extra"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
+def progress_name(rank: int) -> str:
+    """Return the name of the tree with the progress of one process; the main one's is the run's."""
+    return f"progress_{rank}" if rank else "progress"
+
+
 def random_name(rank: int) -> str:
     """Return the name of the tree with the random generators of one process."""
     return f"random_{rank}"

@@ -122,6 +122,11 @@ class Place(AllFields):
         """Let the main process (of each machine when `local`) run the body first; `desc` names it in logs."""
         logger = get_logger(__name__)
         logger.debug("%s: the main %sprocess goes first", desc, "local " * local)
-        with current_world().main_first(local=local):
+        world = current_world()
+        if world.size > 1:
+            from surestep.runtime.collectives import join_group
+
+            join_group(world, self.device, backend=self.ddp_backend, seconds=self.ddp_timeout)
+        with world.main_first(local=local):
             yield
         logger.debug("%s: done", desc)

@@ -40,13 +40,6 @@ UNSERVED: dict[str, Unserved] = {
     "enable_jit_checkpoint": Unserved("H5"),
     "accelerator_config": Unserved("C1", _is_for_one_process),
     "parallelism_config": Unserved("C3"),
-    "ddp_find_unused_parameters": Unserved("C1", _is(None)),
-    "ddp_bucket_cap_mb": Unserved("C1"),
-    # False is what one process does in any case, and what sentence-transformers sets.
-    "ddp_broadcast_buffers": Unserved("C1", _is(None, False)),
-    "ddp_static_graph": Unserved("C1", _is(None)),
-    "ddp_backend": Unserved("C1"),
-    "ddp_timeout": Unserved("C1", _is(1800)),
     "fsdp": Unserved("C2"),
     "fsdp_config": Unserved("C2", _switches_nothing_on),
     "deepspeed": Unserved("C4"),

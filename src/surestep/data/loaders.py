@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, is_shared_out
 from surestep.data.samplers import SequentialSampler, adopt
 from surestep.data.sources import as_dataset
 from surestep.errors import ArgumentError, DataError
@@ -70,10 +71,13 @@ def build_loader(
 
     Without a `sampler` the order is the dataset's own. Torch's plain samplers give way to ours (see `adopt`), so that
     the order follows from `seed` and epoch; with `seed=None` random samplers stay as they are. A batch sampler brings
-    its own batch size and tail. Workers of a `training` loader are seeded as the original seeds them: from torch's
-    global generator at the start of the pass, apart for each rank of `world`. `name` is what errors call the dataset.
+    its own batch size and tail. With several ranks in `world` each gets its own part of the order (see `data.ranks`).
+    Workers of a `training` loader are seeded as the original seeds them: from torch's global generator at the start of
+    the pass, apart for each rank. `name` is what errors call the dataset.
     """
     dataset = as_dataset(dataset, name)
+    world = world or World()
+    shared = world.size > 1
     options: dict[str, Any] = {
         "collate_fn": collate_fn,
         "num_workers": settings.num_workers,
@@ -86,15 +90,21 @@ def build_loader(
     if isinstance(dataset, IterableDataset):
         if sampler is not None:
             raise DataError(f"{name} is a stream, which has an order of its own; give no sampler with it")
+        if shared and not is_shared_out(dataset):
+            dataset = RankStream(dataset, settings.batch_size, world, drop_last=settings.drop_last)
         return DataLoader(dataset, batch_size=settings.batch_size, drop_last=settings.drop_last, **options)
     if len(dataset) == 0:
         raise DataError(f"{name} is empty; give a dataset with at least one sample")
     if training:
-        rank = 0 if world is None else world.rank
-        options["worker_init_fn"] = partial(seed_worker, num_workers=settings.num_workers, rank=rank)
+        options["worker_init_fn"] = partial(seed_worker, num_workers=settings.num_workers, rank=world.rank)
     if is_batch_sampler(sampler):
+        if shared and not _knows_ranks(sampler):
+            sampler = RankOfBatches(sampler, world)
         return DataLoader(dataset, batch_sampler=sampler, **options)
     sampler = SequentialSampler(dataset) if sampler is None else adopt(sampler, seed)
+    if shared and not _knows_ranks(sampler):
+        batches = RankBatches(sampler, settings.batch_size, world, drop_last=settings.drop_last)
+        return DataLoader(dataset, batch_sampler=batches, **options)
     return DataLoader(dataset, batch_size=settings.batch_size, sampler=sampler, drop_last=settings.drop_last, **options)
 
 
@@ -103,13 +113,19 @@ def is_batch_sampler(sampler: Any) -> bool:
     return isinstance(sampler, BatchSampler) or type(sampler).__name__ == "BatchRebalanceSampler"
 
 
+def _knows_ranks(sampler: Any) -> bool:
+    """Say whether a sampler gives each rank its own part by itself, as torch's `DistributedSampler` does."""
+    return hasattr(sampler, "num_replicas") or hasattr(sampler, "dp_size")
+
+
 def set_epoch(loader: Any, epoch: int) -> None:
     """Tell whatever shuffles in `loader` which epoch comes: the loader itself, its samplers, its dataset."""
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
         return
     batch_sampler = getattr(loader, "batch_sampler", None)
-    parts: tuple[Any, ...] = (batch_sampler, getattr(batch_sampler, "sampler", None), getattr(loader, "dataset", None))
+    inner = getattr(batch_sampler, "sampler", None)
+    parts: list[Any] = [batch_sampler, inner, getattr(inner, "sampler", None), getattr(loader, "dataset", None)]
     for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)

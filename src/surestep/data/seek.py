@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from surestep.data.ranks import RankBatches
 from surestep.data.samplers import Seekable
 from surestep.errors import DataError
 from surestep.runtime.nested import batch_length
@@ -37,11 +38,20 @@ def skip_batches(loader: Any, batches: int) -> Iterator[Any]:
     if batches == 0:
         return iter(loader)
     tier = seekable(loader)
-    if tier == "seek" and loader.batch_size is not None:
-        return _sought(loader, min(batches * loader.batch_size, len(loader.sampler)))
+    size, order = _samples_per_batch(loader)
+    if tier == "seek" and size is not None:
+        return _sought(loader, min(batches * size, len(order)))
     if tier == "reads":
         return _after_batches(iter(loader), batches)
     return iter(_with_indices(loader, _FromBatch(_indices(loader), batches)))
+
+
+def _samples_per_batch(loader: Any) -> tuple[int | None, Any]:
+    """Return the samples that a batch of the loader takes from the order, over all ranks, and that order."""
+    batches = getattr(loader, "batch_sampler", None)
+    if isinstance(batches, RankBatches):
+        return batches.samples_per_round, batches.sampler
+    return getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
 
 
 def skip_samples(loader: Any, samples: int) -> Iterator[Any]:

@@ -44,6 +44,7 @@ class Engine:
         self.strategy = strategy
         self.precision = precision
         self.device = strategy.device
+        self.ranks = strategy.world.size
         self.model: nn.Module
         self.optimizer: Optimizer | None = None
         self.scheduler: Any = None
@@ -52,11 +53,14 @@ class Engine:
         # What `trainer.accelerator` tells: whether the micro-batch at hand ends its step, and whether that one counted.
         self.on_last_of_step = True
         self.stepped = True
+        # Of the ranks, where there are several: what a mean over a micro-batch is divided by.
+        self.mean_micro_batches: float | None = None
         self._parameters: list[nn.Parameter] = []
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Take `model`, place it as the strategy says, and return the model to call."""
-        self.model = self.strategy.prepare(model)
+    def prepare(self, model: nn.Module, finish: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
+        """Take `model`, place it as the strategy says, and return the model to call; `finish` compiles it, say."""
+        placed = self.strategy.prepare(model)
+        self.model = placed if finish is None else finish(placed)
         self.refresh()
         return self.model
 
@@ -78,12 +82,18 @@ class Engine:
     def forward_backward(self, trainer: Any, group: Any, tally: _Adds, events: _Fires) -> bool:
         """Run `trainer.training_step` on every micro-batch of a group; gradients are exchanged on the last.
 
+        In a step in which some rank has no micro-batch, gradients are exchanged after the others' last one.
+
         Returns False where a callback asked, between micro-batches, to leave: the step is then broken off, nothing of
         it is applied and its gradients are dropped.
         """
-        batches, items = group
+        batches, items, _, shares = group
         trainer.current_gradient_accumulation_steps = last = len(batches)
         model, accumulating = self.model, self.strategy.accumulating
+        self.mean_micro_batches = None
+        if shares is not None:
+            self.mean_micro_batches = sum(shares) / len(shares)
+            model = self.strategy.alone(model) if 0 in shares else model
         for number, inputs in enumerate(batches, start=1):
             self.on_last_of_step = number == last
             with accumulating(model, last=self.on_last_of_step):
@@ -95,7 +105,13 @@ class Engine:
                     self.on_last_of_step = True
                     self.zero_grad()
                     return False
+        if shares is not None and 0 in shares:
+            self.strategy.exchange(self._parameters)
         return True
+
+    def shares(self, batches: int) -> tuple[int, ...]:
+        """Return how many micro-batches each rank has for a step, when this one has so many."""
+        return tuple(self.strategy.agree(batches))
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from a loss, scaled where the precision asks for it."""
@@ -123,6 +139,11 @@ class Engine:
         """Drop every gradient of the model, of parameters that no optimizer knows as well."""
         for parameter in self._parameters:
             parameter.grad = None
+
+    def evaluated(self) -> nn.Module:
+        """Return the model to call in an evaluation, the same on every rank: it exchanges nothing."""
+        self.strategy.level(self.model)
+        return self.strategy.alone(self.model)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Return the user's model from inside a prepared one."""

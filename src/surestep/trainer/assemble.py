@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
+from surestep import logs
 from surestep.config.enums import DebugOption
 from surestep.data.columns import inspected_model
 from surestep.data.loaders import has_length, set_epoch
 from surestep.data.position import DataPosition
+from surestep.data.ranks import RankBatches
 from surestep.data.seek import skip_batches
 from surestep.engine.additions import apply_liger, compile_model, noisy_embeddings
 from surestep.engine.engine import Engine
 from surestep.engine.precision import make_precision
 from surestep.engine.recompute import Recompute
+from surestep.engine.strategies.base import Strategy
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import ArgumentError, NotServedError
 from surestep.optim.schedules import needs_metric
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 
     from surestep.trainer.trainer import Trainer
 
+logger = logs.get_logger(__name__)
+
 
 def seed_run(args: Any) -> None:
     """Seed every generator as the arguments say."""
@@ -42,16 +50,50 @@ def seed_run(args: Any) -> None:
 
 def make_engine(trainer: Trainer) -> Engine:
     """Return the engine for the arguments' device and precision."""
-    args = trainer.args
-    if trainer._world.size > 1:
-        raise NotServedError(
-            f"This run has {trainer._world.size} processes; training on several is not served yet (scope row C1). "
-            "Start it as one process."
-        )
+    args, world = trainer.args, trainer._world
     device = args.device
     if args.tf32 is not None or (args.torch_compile and device.type == "cuda"):
         set_tf32(args.tf32 is not False)
-    return Engine(SingleDevice(trainer._world, device), make_precision(args.mixed_precision, device))
+    strategy = _data_parallel(trainer, device) if world.size > 1 else SingleDevice(world, device)
+    if world.size == 1:
+        _offer_to_launch(device)
+    return Engine(strategy, make_precision(args.mixed_precision, device))
+
+
+def _data_parallel(trainer: Trainer, device: torch.device) -> Strategy:
+    """Join the other processes, and return the strategy that shares the batches out among them."""
+    from surestep.engine.strategies.ddp import DataParallel
+    from surestep.runtime.collectives import join_group
+
+    args, world = trainer.args, trainer._world
+    if args.auto_find_batch_size:
+        raise NotServedError(
+            f"auto_find_batch_size=True looks for the batch size of one process, and this run has {world.size}. Find "
+            "it with one process, and write it as per_device_train_batch_size."
+        )
+    join_group(world, device, backend=args.ddp_backend, seconds=args.ddp_timeout)
+    given = {
+        "bucket_cap_mb": args.ddp_bucket_cap_mb,
+        "broadcast_buffers": args.ddp_broadcast_buffers,
+        "static_graph": args.ddp_static_graph,
+        "find_unused_parameters": args.ddp_find_unused_parameters,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    # The original's default: recomputed activations and the search do not go together.
+    options.setdefault("find_unused_parameters", not args.activation_checkpointing)
+    return DataParallel(world, device, options)
+
+
+def _offer_to_launch(device: torch.device) -> None:
+    """Say how to use the other devices of the machine, where there are some."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if count > 1:
+        logger.info(
+            "%d GPUs are visible and this process trains on one. To use all of them, start the same script with: "
+            "torchrun --nproc-per-node %d script.py",
+            count,
+            count,
+        )
 
 
 @contextmanager
@@ -75,10 +117,11 @@ def prepared_model(trainer: Trainer) -> Iterator[None]:
             from surestep.engine.overflow import OverflowWatch
 
             stack.enter_context(OverflowWatch(engine.unwrap(model)).watching())
-        if args.torch_compile:
-            model = compile_model(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
         stack.enter_context(engine.computing(engine.unwrap(model)))
-        trainer.model_wrapped = engine.prepare(model)
+        finish = None
+        if args.torch_compile:
+            finish = partial(compile_model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
+        trainer.model_wrapped = engine.prepare(model, finish)
         yield
 
 
@@ -130,9 +173,10 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         plan=plan,
         engine=engine,
         events=events,
-        tally=Tally(engine.device, hide_nonfinite=trainer._hides_nonfinite()),
+        tally=Tally(engine.device, mean=engine.strategy.mean, hide_nonfinite=trainer._hides_nonfinite()),
         position=DataPosition(seed=trainer._data_seed()),
         read=read,
+        evenly_shared=isinstance(getattr(loader, "batch_sampler", None), RankBatches),
         meters=_meters(trainer),
     )
     if resume_from_checkpoint is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, progress_name
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.stored import stored
 from surestep.checkpoint.tree import read_tree, tree_exists
 from surestep.errors import CheckpointError, NotServedError
 from surestep.logs import get_logger
+from surestep.runtime.collectives import on_main
 from surestep.runtime.random import restore_random_state
 from surestep.training.plan import Plan
 from surestep.training.run import Run
@@ -30,6 +31,10 @@ def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | 
     """
     if asked is None or asked is False:
         return None
+    return on_main(trainer._world, lambda: _find_checkpoint(trainer, asked))
+
+
+def _find_checkpoint(trainer: Trainer, asked: str | Path | Literal[True]) -> str | None:
     store = trainer._store
     if asked is True:
         found = store.newest_valid()
@@ -128,8 +133,10 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     """
     tell_gaps(trainer, checkpoint)
     folder = Path(checkpoint)
-    if tree_exists(folder, "progress"):
-        progress = read_tree(folder, "progress")
+    # A rank that the saved run did not have takes up what the main process knew.
+    known = [name for name in (progress_name(trainer._world.rank), progress_name(0)) if tree_exists(folder, name)]
+    if known:
+        progress = read_tree(folder, known[0])
         _check_same_batches(run, progress)
         run.load_state_dict(progress)
     else:

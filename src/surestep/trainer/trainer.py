@@ -25,6 +25,7 @@ from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
+from surestep.runtime.collectives import on_main
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
@@ -284,7 +285,7 @@ class Trainer(OlderPoints):
             check_trainable(self.model)
             self._store = self._make_store()
             if self.args.save_strategy != SaveStrategy.NO:
-                self._store.claim()
+                on_main(self._world, self._store.claim)
             checkpoint = find_checkpoint(self, resume_from_checkpoint)
             if checkpoint is not None:
                 self._load_from_checkpoint(checkpoint)

@@ -14,9 +14,11 @@ from surestep.losses.items import IGNORED
 from surestep.metrics.collect import PADDING, Collector
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
 from surestep.runtime.nested import batch_length, to_plain
+from surestep.runtime.world import World
 from surestep.training.protocols import Fires
 
 T = TypeVar("T")
+_PARTS = ("logits", "labels", "inputs", "losses")
 PredictionStep = Callable[[nn.Module, Any, bool, list[str] | None], tuple[Any, Any, Any]]
 
 
@@ -25,6 +27,20 @@ class ComputeMetrics(Protocol):
 
     def __call__(self, prediction: EvalPrediction, **kwargs: Any) -> Mapping[str, Any] | None:
         """Return figures by name."""
+
+
+class Ranks(Protocol):
+    """What brings the ranks of a run together."""
+
+    @property
+    def world(self) -> World:
+        """This process's place among them."""
+
+    def gather(self, value: Any) -> Any:
+        """Return the samples of all ranks from a nested structure of tensors; None from a rank that has none."""
+
+    def agree(self, number: int) -> list[int]:
+        """Return a number from every rank."""
 
 
 @dataclass
@@ -43,7 +59,7 @@ class EvaluationPlan:
     prefix: str
     compute_metrics: ComputeMetrics | None
     preprocess_logits: Callable[[Any, Any], Any] | None
-    gather: Callable[[Any], Any]
+    ranks: Ranks
     main_input: str = "input_ids"
     include: frozenset[str] = frozenset()
     batch_metrics: bool = False
@@ -70,12 +86,19 @@ class WeighedLoss:
         self.losses.append(loss.detach().mean())
         self.weights.append(weight)
 
-    def mean(self, *, hide_nonfinite: bool) -> float | None:
-        """Return the mean over all items, None where no batch had a loss; `hide_nonfinite` leaves out batches."""
-        if not self.losses:
+    def mean(self, ranks: Ranks, *, hide_nonfinite: bool) -> float | None:
+        """Return the mean over all items of all ranks, None where no batch had a loss.
+
+        `hide_nonfinite` leaves out the batches whose loss is not finite.
+        """
+        own = None
+        if self.losses:
+            weighed = torch.tensor(self.weights, dtype=torch.float64, device=self.losses[0].device)
+            own = (torch.stack(self.losses).double(), weighed)
+        everyone = ranks.gather(own)
+        if everyone is None:
             return None
-        losses = torch.stack(self.losses).double().cpu().numpy()
-        weights = np.asarray(self.weights, dtype=np.float64)
+        losses, weights = (column.cpu().numpy() for column in everyone)
         finite = np.isfinite(losses)
         if hide_nonfinite and finite.any():
             losses, weights = losses[finite], weights[finite]
@@ -87,14 +110,12 @@ class WeighedLoss:
 
 def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
     """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself."""
-    kept = {name: Collector(concatenate=plan.concatenate) for name in ("logits", "labels", "inputs", "losses")}
+    kept = {name: Collector(concatenate=plan.concatenate) for name in _PARTS}
     kept["logits"].padding = plan.padding
     loss, seen, metrics = WeighedLoss(), 0, None
-    for step, (inputs, is_last) in enumerate(_with_last(batches), start=1):
-        size = batch_length(inputs) or 0
-        seen += size
-        weight = loss_weight(inputs, shifted=plan.shifted_labels)
-        batch = _run(plan, inputs, loss, weight, size)
+    for step, (inputs, is_last) in enumerate(_rounds(batches, plan.ranks), start=1):
+        seen += batch_length(inputs) or 0
+        batch = _gathered(plan, {} if inputs is None else _run(plan, inputs, loss))
         plan.events.fire("on_prediction_step")
         if plan.batch_metrics:
             metrics = _measure(plan, batch, compute_result=is_last)
@@ -111,25 +132,32 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
         predictions=arrays["logits"],
         label_ids=arrays["labels"],
         metrics=_named(plan, metrics, loss),
-        num_samples=num_samples or seen,
+        num_samples=num_samples or sum(plan.ranks.agree(seen)),
     )
 
 
-def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, weight: float | None, size: int) -> dict[str, Any]:
-    """Put one batch through the model and bring together what the ranks made of it."""
+def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss) -> dict[str, Any]:
+    """Put one batch through the model and return what there is of outputs, by name."""
+    size = batch_length(inputs) or 0
     losses, logits, labels = plan.prediction_step(plan.model, inputs, plan.loss_only, plan.ignore_keys)
-    batch: dict[str, Any] = {"losses": None, "inputs": None}
+    batch: dict[str, Any] = {}
     if losses is not None:
+        weight = loss_weight(inputs, shifted=plan.shifted_labels)
         loss.add(losses, size if weight is None else weight)
         if "loss" in plan.include:
-            batch["losses"] = plan.gather(losses.detach().mean().repeat(size))
+            batch["losses"] = losses.detach().mean().repeat(size)
     if "inputs" in plan.include:
-        batch["inputs"] = plan.gather(inputs if plan.batch_metrics else inputs[plan.main_input])
+        batch["inputs"] = inputs if plan.batch_metrics else inputs[plan.main_input]
     if logits is not None and plan.preprocess_logits is not None:
         logits = plan.preprocess_logits(logits, labels)
-    batch["logits"] = None if logits is None else plan.gather(logits)
-    batch["labels"] = None if labels is None else plan.gather(labels)
-    return batch
+    return batch | {name: value for name, value in {"logits": logits, "labels": labels}.items() if value is not None}
+
+
+def _gathered(plan: EvaluationPlan, batch: dict[str, Any]) -> dict[str, Any]:
+    """Bring together what the ranks made of their batches; every part is named, and None where there is none."""
+    if not plan.loss_only or plan.include:
+        batch = plan.ranks.gather(batch or None) or {}
+    return dict.fromkeys(_PARTS) | batch
 
 
 def _measure(plan: EvaluationPlan, parts: Mapping[str, Any], **asked: bool) -> Mapping[str, Any] | None:
@@ -146,7 +174,7 @@ def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: Weighe
     start = f"{plan.prefix}_"
     given: dict[str, float] = dict(to_plain(dict(metrics or {})))
     figures = {name: value for name, value in given.items() if name.startswith(start)}
-    mean = loss.mean(hide_nonfinite=plan.hide_nonfinite)
+    mean = loss.mean(plan.ranks, hide_nonfinite=plan.hide_nonfinite)
     if mean is not None:
         figures[f"{start}loss"] = mean
     return figures | {start + name: value for name, value in given.items() if not name.startswith(start)}
@@ -166,14 +194,13 @@ def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
     return float((labels != IGNORED).sum())
 
 
-def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Yield every item with whether it is the last."""
-    iterator = iter(items)
-    try:
-        item = next(iterator)
-    except StopIteration:
-        return
-    for following in iterator:
-        yield item, False
-        item = following
-    yield item, True
+def _rounds(batches: Iterable[T], ranks: Ranks) -> Iterator[tuple[T | None, bool]]:
+    """Yield this rank's batch of every round with whether the round is the last; None where only others have one."""
+    iterator = iter(batches)
+    batch = next(iterator, None)
+    going = any(ranks.agree(int(batch is not None)))
+    while going:
+        following = None if batch is None else next(iterator, None)
+        going = any(ranks.agree(int(following is not None)))
+        yield batch, not going
+        batch = following

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,19 @@ from surestep.training.state import TrainerControl, TrainerState
 from surestep.training.tally import Tally
 
 Batch = Any
-# The micro-batches of one step, and the number of items (labels) that its loss counts, where somebody needs it.
-Group = tuple[list[Batch], Tensor | int | None]
+
+
+class Group(NamedTuple):
+    """The micro-batches of one step on this rank.
+
+    `items` is the number of items (labels) that the loss of the step counts, where somebody needs it. Among several
+    ranks `shares` is how many micro-batches each has; the step takes `rounds`, which is the most that one has.
+    """
+
+    batches: list[Batch]
+    items: Tensor | int | None
+    rounds: int
+    shares: tuple[int, ...] | None = None
 
 
 class Fires(Protocol):
@@ -48,6 +59,11 @@ class StepRunner(Protocol):
 
     def forward_backward(self, trainer: Steps, group: Group, tally: Tally, events: Fires) -> bool:
         """Run every micro-batch of a step; False if a callback broke the step off."""
+
+    ranks: int
+
+    def shares(self, batches: int) -> tuple[int, ...]:
+        """Return how many micro-batches each rank has for a step, when this one has so many."""
 
     def apply(self, tally: Tally, events: Fires) -> None:
         """Clip, step the optimizer and the schedule, zero the gradients."""

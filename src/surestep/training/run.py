@@ -31,6 +31,9 @@ class Run:
 
     A resumed run puts the generators back twice. `before_reading` is called once, before the first loader begins, and
     `after_fetch` once, when the first group has been fetched, or none was left.
+
+    Among several ranks `evenly_shared` says that all have equally many batches before the last step of an epoch, so
+    that they need not ask each other.
     """
 
     trainer: Steps
@@ -43,6 +46,7 @@ class Run:
     meters: list[Meter] = field(default_factory=list)
     before_reading: Callable[[], Any] | None = None
     after_fetch: Callable[[], Any] | None = None
+    evenly_shared: bool = True
     batches_done: int = 0
     epoch_over: bool = False
     random_before_epoch: dict[str, Any] | None = None
@@ -77,17 +81,27 @@ class Run:
         plan, batches = self.plan, self.read(self.position)
         first = self.batches_done // plan.accumulation
         for step in range(first, plan.steps_per_epoch):
-            group = self.trainer.get_batch_samples(batches, plan.group_size(step), self.engine.device)
+            fetched, items = self.trainer.get_batch_samples(batches, plan.group_size(step), self.engine.device)
+            rounds, shares = len(fetched), None
+            if self.engine.ranks > 1:
+                shares = self._shares(rounds, step)
+                rounds = max(shares)
             if self.after_fetch is not None:
                 self.after_fetch()
                 self.after_fetch = None
-            if not group[0]:
+            if rounds == 0:
                 break
-            yield group
+            yield Group(fetched, items, rounds, shares)
             if self.finished or self.leaving_epoch:
                 break
         if self.batches_done == 0 and not self.leaving_epoch:
             self._stop_for_lack_of_data()
+
+    def _shares(self, batches: int, step: int) -> tuple[int, ...]:
+        """Return how many micro-batches each rank has for a step; they ask each other where that is not certain."""
+        if self.evenly_shared and step < self.plan.steps_per_epoch - 1:
+            return (batches,) * self.engine.ranks
+        return self.engine.shares(batches)
 
     def _next_epoch(self) -> None:
         self.position.next_epoch()
@@ -97,14 +111,14 @@ class Run:
     def count(self, group: Group) -> None:
         """Count the step that `group` made, and its samples."""
         state, plan = self.trainer.state, self.plan
-        size = len(group[0])
+        size = group.rounds
         self.batches_done += size
         self.position.advance(size * plan.total_batch_size // plan.accumulation)
         self.tally.steps += 1
         state.global_step += 1
         state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
         for meter in self.meters:
-            for batch in group[0]:
+            for batch in group.batches:
                 meter(batch)
 
     @property

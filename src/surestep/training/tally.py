@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ class Tally:
     """Sums between logs: the loss of every micro-batch, the steps, and the last step's norm and learning rate.
 
     `hide_nonfinite` counts a loss that is not finite as the mean of those since the last log, which is what the
-    original's `logging_nan_inf_filter` does to the log; weights and gradients do not know of it.
+    original's `logging_nan_inf_filter` does to the log; weights and gradients do not know of it. `mean` gives the mean
+    of a number over the ranks; each keeps its own sum until it is read.
     """
 
-    def __init__(self, device: torch.device, *, hide_nonfinite: bool = False) -> None:
+    def __init__(
+        self, device: torch.device, *, mean: Callable[[Tensor], Tensor] | None = None, hide_nonfinite: bool = False
+    ) -> None:
         self.loss = torch.zeros((), device=device)
         self.steps = 0
         self.grad_norm: Tensor | float | None = None
@@ -23,6 +27,11 @@ class Tally:
         self.logged_loss = 0.0
         self._logged_steps = 0
         self._hide_nonfinite = hide_nonfinite
+        self._mean = mean
+
+    def _total(self) -> float:
+        """Read the sum of the losses: the mean of the ranks' sums, which every rank asks for at the same time."""
+        return (self.loss if self._mean is None else self._mean(self.loss)).item()
 
     def add(self, loss: Tensor) -> None:
         """Add the loss of a micro-batch, as `training_step` returned it: already divided for accumulation."""
@@ -32,7 +41,7 @@ class Tally:
 
     def drain(self) -> float:
         """Return the mean loss per step since the last log and start anew. This is the host read of a log."""
-        total, steps = self.loss.item(), self.steps
+        total, steps = self._total(), self.steps
         self.loss.zero_()
         self.logged_loss += total
         self.begin_anew()
@@ -46,7 +55,7 @@ class Tally:
     def mean_loss(self) -> float:
         """Return the mean loss per step of the whole run, across resumes."""
         steps = self._logged_steps + self.steps
-        return (self.logged_loss + self.loss.item()) / steps if steps else 0.0
+        return (self.logged_loss + self._total()) / steps if steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, the open ones too, so that a resumed run logs what an uninterrupted one would have."""

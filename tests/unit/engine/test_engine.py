@@ -17,6 +17,7 @@ from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import ArgumentError
 from surestep.optim.clipping import ByNorm
 from surestep.runtime.world import World
+from surestep.training.protocols import Group
 from surestep.training.tally import Tally
 
 CPU = torch.device("cpu")
@@ -31,6 +32,10 @@ class Fired:
     def fire(self, event: str, **extra: Any) -> None:
         self.events.append(event)
         self.on.get(event, lambda: None)()
+
+
+def whole(batches: list[Any], items: int | None) -> Group:
+    return Group(batches, items, len(batches))
 
 
 class Stepper:
@@ -80,7 +85,7 @@ def trained(precision: str, factors: list[float] | None = None) -> tuple[nn.Modu
     with engine.computing(model):
         for number, group in enumerate(data()):
             stepper.factor = 1.0 if factors is None else factors[number]
-            assert engine.forward_backward(stepper, (group, None), tally, Fired())
+            assert engine.forward_backward(stepper, whole(group, None), tally, Fired())
             engine.apply(tally, Fired())
             notes.append((tally.loss.item(), float(tally.grad_norm), tally.learning_rate))
             tally.loss.zero_()
@@ -172,7 +177,7 @@ def test_other_precisions_have_nothing_to_keep(precision: str) -> None:
 def test_events_come_where_the_original_fires_them() -> None:
     model = network()
     engine, fired, tally = engine_for(model), Fired(), Tally(CPU)
-    engine.forward_backward(Stepper(engine), (data()[0], None), tally, fired)
+    engine.forward_backward(Stepper(engine), whole(data()[0], None), tally, fired)
     assert fired.events == ["on_substep_end"] * 2
 
     rates = []
@@ -204,7 +209,7 @@ def test_the_trainer_is_told_how_many_micro_batches_and_items_there_are() -> Non
     model = network()
     engine = engine_for(model)
     stepper = Stepper(engine)
-    engine.forward_backward(stepper, (data()[0][:2], 17), Tally(CPU), Fired())
+    engine.forward_backward(stepper, whole(data()[0][:2], 17), Tally(CPU), Fired())
 
     assert stepper.current_gradient_accumulation_steps == 2
     assert stepper.seen == [(model, 17)] * 2
@@ -217,7 +222,7 @@ def test_a_step_is_broken_off_between_micro_batches_and_leaves_no_gradient(flag:
     stepper = Stepper(engine)
     fired = Fired({"on_substep_end": lambda: setattr(stepper.control, flag, True)})
 
-    assert not engine.forward_backward(stepper, (data()[0], None), Tally(CPU), fired)
+    assert not engine.forward_backward(stepper, whole(data()[0], None), Tally(CPU), fired)
     assert len(stepper.seen) == 1
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -227,12 +232,12 @@ def test_a_request_during_the_last_micro_batch_does_not_break_the_step_off() -> 
     stepper = Stepper(engine)
     stepper.control.should_training_stop = True
 
-    assert engine.forward_backward(stepper, (data()[0][:1], None), Tally(CPU), Fired())
+    assert engine.forward_backward(stepper, whole(data()[0][:1], None), Tally(CPU), Fired())
 
 
 def test_a_schedule_that_waits_for_a_metric_is_not_stepped() -> None:
     engine = engine_for(network(), steps_schedule=False)
-    engine.forward_backward(Stepper(engine), (data()[0], None), Tally(CPU), Fired())
+    engine.forward_backward(Stepper(engine), whole(data()[0], None), Tally(CPU), Fired())
     engine.apply(Tally(CPU), Fired())
 
     assert engine.scheduler.last_epoch == 0
@@ -245,7 +250,7 @@ def test_gradients_of_parameters_that_no_optimizer_knows_are_dropped() -> None:
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     engine.drive(optimizer, schedule, ByNorm(1.0), steps_schedule=True)
-    engine.forward_backward(Stepper(engine), (data()[0], None), Tally(CPU), Fired())
+    engine.forward_backward(Stepper(engine), whole(data()[0], None), Tally(CPU), Fired())
     assert model[0].weight.grad is not None
     engine.apply(Tally(CPU), Fired())
 
@@ -280,7 +285,7 @@ def test_gradients_are_exchanged_on_the_last_micro_batch_only() -> None:
     model = network()
     engine = Engine(Watched(World(), CPU), make_precision("no", CPU))
     engine.prepare(model)
-    engine.forward_backward(Stepper(engine), (data()[0], None), Tally(CPU), Fired())
+    engine.forward_backward(Stepper(engine), whole(data()[0], None), Tally(CPU), Fired())
 
     assert told == [False, False, True]
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from surestep.engine.strategies.single import SingleDevice
 from surestep.metrics.collect import Collector
+from surestep.runtime.world import World
 from surestep.training.evaluation import EvaluationPlan, WeighedLoss, evaluate_batches, loss_weight
 
 
@@ -30,6 +32,9 @@ def mean_error(model: Any, inputs: Any, loss_only: bool, ignore_keys: Any) -> tu
     return (loss, None, None) if loss_only else (loss, inputs["x"], labels)
 
 
+ALONE = SingleDevice(World(), torch.device("cpu"))
+
+
 def plan_of(**settings: Any) -> EvaluationPlan:
     usual = {
         "model": None,
@@ -40,7 +45,7 @@ def plan_of(**settings: Any) -> EvaluationPlan:
         "prefix": "eval",
         "compute_metrics": None,
         "preprocess_logits": None,
-        "gather": lambda value: value,
+        "ranks": ALONE,
     }
     return EvaluationPlan(**{**usual, **settings})
 
@@ -213,11 +218,13 @@ def test_logits_are_preprocessed_with_their_labels_before_they_are_gathered() ->
         order.append(("preprocess", labels is not None))
         return logits * 2
 
-    def gather(value: Any) -> Any:
-        order.append("gather")
-        return value
+    class Ranks(SingleDevice):
+        def gather(self, value: Any) -> Any:
+            order.append("gather")
+            return value
 
-    output = evaluate_batches(plan_of(preprocess_logits=preprocess, gather=gather), batches(10), 10)
+    plan = plan_of(preprocess_logits=preprocess, ranks=Ranks(World(), torch.device("cpu")))
+    output = evaluate_batches(plan, batches(10), 10)
 
     np.testing.assert_array_equal(output.predictions, 2 * X.numpy())
     assert order[0] == ("preprocess", True)
@@ -282,14 +289,14 @@ def test_a_mean_in_float64_over_float32_losses() -> None:
     loss = weighed(*zip(values.tolist(), weights.tolist(), strict=True))
 
     exact = math.fsum(value * weight for value, weight in zip(values.tolist(), weights.tolist(), strict=True))
-    assert loss.mean(hide_nonfinite=False) == pytest.approx(exact / int(weights.sum()), rel=1e-12)
+    assert loss.mean(ALONE, hide_nonfinite=False) == pytest.approx(exact / int(weights.sum()), rel=1e-12)
 
 
 def test_a_loss_by_sample_counts_with_its_mean() -> None:
     loss = WeighedLoss()
     loss.add(torch.tensor([1.0, 3.0], requires_grad=True), 2)
 
-    assert loss.mean(hide_nonfinite=False) == 2.0
+    assert loss.mean(ALONE, hide_nonfinite=False) == 2.0
     assert not loss.losses[0].requires_grad
 
 
@@ -297,9 +304,9 @@ def test_a_loss_by_sample_counts_with_its_mean() -> None:
 def test_what_is_not_finite_shows_unless_it_is_hidden(bad: float) -> None:
     loss = weighed((1.0, 2), (bad, 5), (4.0, 1))
 
-    assert not math.isfinite(loss.mean(hide_nonfinite=False))
-    assert loss.mean(hide_nonfinite=True) == 2.0
-    assert not math.isfinite(weighed((bad, 1)).mean(hide_nonfinite=True))
+    assert not math.isfinite(loss.mean(ALONE, hide_nonfinite=False))
+    assert loss.mean(ALONE, hide_nonfinite=True) == 2.0
+    assert not math.isfinite(weighed((bad, 1)).mean(ALONE, hide_nonfinite=True))
 
 
 def test_nothing_is_hidden_unless_it_is_asked_for() -> None:
@@ -311,9 +318,9 @@ def test_nothing_is_hidden_unless_it_is_asked_for() -> None:
 
 def test_a_batch_without_an_item_does_not_count() -> None:
     # The mean over no label is NaN; it stands for nothing.
-    assert weighed((2.0, 3), (math.nan, 0)).mean(hide_nonfinite=False) == 2.0
-    assert math.isnan(weighed((math.nan, 0)).mean(hide_nonfinite=False))
-    assert WeighedLoss().mean(hide_nonfinite=False) is None
+    assert weighed((2.0, 3), (math.nan, 0)).mean(ALONE, hide_nonfinite=False) == 2.0
+    assert math.isnan(weighed((math.nan, 0)).mean(ALONE, hide_nonfinite=False))
+    assert WeighedLoss().mean(ALONE, hide_nonfinite=False) is None
 
 
 def test_losses_stay_on_the_device_until_the_mean_is_asked_for() -> None:

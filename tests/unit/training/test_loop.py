@@ -44,7 +44,7 @@ class Six:
 class Engine:
     """Notes what it is asked to do; breaks a step off where a callback asks for it."""
 
-    device, model = torch.device("cpu"), None
+    device, model, ranks = torch.device("cpu"), None, 1
 
     def __init__(self, done: list[Any]) -> None:
         self.done = done
@@ -191,7 +191,13 @@ def test_leaving_the_generator_runs_nothing_more() -> None:
 def test_an_exception_in_a_step_reaches_the_caller(broken: str) -> None:
     trainer, run = make()
     run.engine = SimpleNamespace(
-        **{"device": None, "forward_backward": lambda *_: True, "apply": lambda *_: None, broken: lambda *_: 1 / 0}
+        **{
+            "device": None,
+            "ranks": 1,
+            "forward_backward": lambda *_: True,
+            "apply": lambda *_: None,
+            broken: lambda *_: 1 / 0,
+        }
     )
 
     with pytest.raises(ZeroDivisionError):

@@ -44,7 +44,7 @@ def run_of(batches: int = 5, *, held: int | None = None, stream: int | None = No
     run = Run(
         trainer=Fetcher(),
         plan=plan,
-        engine=SimpleNamespace(device="device", model=None),
+        engine=SimpleNamespace(device="device", model=None, ranks=1),
         events=None,
         tally=Tally(torch.device("cpu")),
         position=DataPosition(seed=1),
@@ -249,7 +249,7 @@ def test_generators_are_put_back_before_the_loader_begins() -> None:
     run.after_fetch = lambda: torch.manual_seed(2)
     run.read = lambda position: iter([torch.rand(()).item() for _ in range(5)])
     next(run.epochs())
-    batches, _ = next(run.groups())
+    batches = next(run.groups()).batches
 
     generator = torch.Generator().manual_seed(1)
     assert torch.equal(run.random_before_epoch["cpu"], generator.get_state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -30,8 +31,23 @@ class Strategy(Protocol):
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """Return the context of a micro-batch; gradients are exchanged on the last of a step."""
 
+    def alone(self, model: nn.Module) -> nn.Module:
+        """Return the model to call in a step in which some rank has no micro-batch: it exchanges nothing."""
+
+    def level(self, model: nn.Module) -> None:
+        """Make the buffers of a prepared model, such as the statistics of batch norms, the same on every rank."""
+
+    def exchange(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of such a step over the ranks."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over the ranks."""
+
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of a scalar over the ranks."""
 
     def gather(self, value: Any) -> Any:
-        """Return the samples of all ranks, in order, from a nested structure of tensors."""
+        """Return the samples of all ranks, in order, from a nested structure of tensors; None from a rank with none."""
+
+    def agree(self, number: int) -> list[int]:
+        """Return a number of the host from every rank, without waiting for a device."""

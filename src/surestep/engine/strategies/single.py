@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,6 +36,20 @@ class SingleDevice:
         del model, last
         return _NOTHING
 
+    def alone(self, model: nn.Module) -> nn.Module:
+        """Return `model` itself."""
+        return model
+
+    def level(self, model: nn.Module) -> None:
+        """Do nothing: there is one model."""
+
+    def exchange(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Do nothing: the gradients are complete."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return `value`: the sum over one rank."""
+        return value
+
     def mean(self, value: Tensor) -> Tensor:
         """Return `value`: the mean over one rank."""
         return value
@@ -42,3 +57,7 @@ class SingleDevice:
     def gather(self, value: Any) -> Any:
         """Return `value`: there is no other rank."""
         return value
+
+    def agree(self, number: int) -> list[int]:
+        """Return the number of the one rank."""
+        return [number]

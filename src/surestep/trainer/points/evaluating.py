@@ -123,7 +123,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             prefix=metric_key_prefix,
             compute_metrics=self.compute_metrics,
             preprocess_logits=self.preprocess_logits_for_metrics,
-            gather=self.engine.strategy.gather,
+            ranks=self.engine.strategy,
             main_input=getattr(self.model, "main_input_name", "input_ids"),
             include=frozenset(args.include_for_metrics),
             batch_metrics=args.batch_eval_metrics,
@@ -157,7 +157,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             start = time.time()
             self.model_wrapped = self.engine.prepare(self.model)
             self.model_preparation_time = round(time.time() - start, 4)
-        model = self.engine.model
+        model = self.engine.evaluated()
         if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
             dtype = torch.float16 if self.args.fp16_full_eval else torch.bfloat16
             model = model.to(dtype=dtype, device=self.args.device)
@@ -203,7 +203,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     def _loss_without_gradients(self, model: nn.Module, inputs: Any) -> tuple[Tensor, Any]:
         """Return the loss of a batch, as a number on the device, and the model's outputs."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            count = self._get_num_items_in_batch([inputs], self.args.device)
+            count = self._own_items(inputs)
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
             return loss.detach().mean(), outputs
 

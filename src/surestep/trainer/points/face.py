@@ -83,6 +83,9 @@ class Face:
     engine: Engine
     train_output: TrainOutput | None
     _world: World
+    # Tokens of this rank that the state counts and the others do not know of yet.
+    _own_tokens: int = 0
+    _counts_alone: bool = False
     _run: Run | None
     _signature_columns: list[str] | None
     _item_use: ItemUse | None

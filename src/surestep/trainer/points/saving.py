@@ -8,7 +8,15 @@ from typing import Any
 from torch import nn
 
 from surestep.checkpoint.files import files_in
-from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, folder_name, random_name
+from surestep.checkpoint.layout import (
+    OPTIMIZER,
+    SCALER,
+    SCHEDULER,
+    TRAINER_STATE,
+    folder_name,
+    progress_name,
+    random_name,
+)
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.names import parameter_names
 from surestep.checkpoint.optimizer_state import encode_optimizer
@@ -122,8 +130,8 @@ class SavingPoints(SteppingPoints):
                     callback.save_to(folder)
             self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(folder / TRAINER_STATE)
-            if self._run is not None:
-                write_tree(folder, "progress", self._run.state_dict())
+        if self._run is not None:
+            write_tree(folder, progress_name(self._world.rank), self._run.state_dict())
 
     def _note_best_checkpoint(self) -> None:
         """Point to the checkpoint of the best step, if it is there or is this one."""

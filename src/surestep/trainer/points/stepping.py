@@ -32,16 +32,41 @@ class SteppingPoints(Face):
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        """Count the labels of a step that are not -100; None where the loss does not use the count."""
-        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None) or not batch_samples:
+        """Count the labels of a step that are not -100, over all ranks; None where the loss does not use the count.
+
+        With `average_tokens_across_devices=False` each rank counts its own alone.
+        """
+        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None):
+            return None
+        count = self._count_items(batch_samples)
+        if not self._sums_items():
+            return None if count is None else count.to(device)
+        if not any(self.engine.strategy.agree(int(count is not None))):
+            return None
+        return self.engine.strategy.sum(torch.tensor(0, device=device) if count is None else count.to(device))
+
+    def _count_items(self, batch_samples: list[Any]) -> Tensor | None:
+        """Count the labels that this rank has in some micro-batches, where there are labels."""
+        if not batch_samples:
             return None
         first = batch_samples[0]
         if not isinstance(first, Mapping) or "labels" not in first:
             return None
         if self._item_use is None:
             self._item_use = self._find_item_use(first)
-        count = count_items(batch_samples, shifted=self._item_use.shifted)
-        return None if count is None else count.to(device)
+        return count_items(batch_samples, shifted=self._item_use.shifted)
+
+    def _sums_items(self) -> bool:
+        """Say whether items are counted over several ranks together."""
+        return self._world.size > 1 and self.args.average_tokens_across_devices and not self._counts_alone
+
+    def _own_items(self, inputs: Any) -> Tensor | int | None:
+        """Count the labels of one batch of this rank, which the other ranks need not take part in."""
+        self._counts_alone = True
+        try:
+            return self._get_num_items_in_batch([inputs], self.args.device)
+        finally:
+            self._counts_alone = False
 
     def _find_item_use(self, batch: Mapping[str, Any]) -> ItemUse:
         """Learn, from the first batch, whether the model's own loss divides by the item count."""
@@ -74,9 +99,12 @@ class SteppingPoints(Face):
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             empty_cache(self.engine.device)
-        micro_batches = self.current_gradient_accumulation_steps
-        if micro_batches > 1 and not self._loss_is_scaled(num_items_in_batch):
-            loss = loss / micro_batches
+        micro_batches = self.engine.mean_micro_batches or self.current_gradient_accumulation_steps
+        if not self._loss_is_scaled(num_items_in_batch):
+            loss = loss / micro_batches if micro_batches != 1 else loss
+        elif num_items_in_batch is not None and self._sums_items():
+            # Divided by the items of all ranks already; averaging gradients over the ranks divides once more.
+            loss = loss * self._world.size
         self.engine.backward(loss)
         return loss.detach()
 
@@ -183,9 +211,11 @@ class SteppingPoints(Face):
         self.current_flos += float(self.floating_point_ops(inputs))
 
     def store_flos(self) -> None:
-        """Move the operations counted by this process into the state."""
-        self.state.total_flos += self.current_flos
-        self.current_flos = 0
+        """Move the operations counted by all processes into the state; the tokens of the others join those of this."""
+        strategy, state = self.engine.strategy, self.state
+        state.total_flos += float(sum(strategy.agree(int(self.current_flos))))
+        state.num_input_tokens_seen += sum(strategy.agree(self._own_tokens)) - self._own_tokens
+        self.current_flos = self._own_tokens = 0
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Count the tokens of a batch into the state: all of them, or those that the attention mask keeps."""
@@ -200,3 +230,4 @@ class SteppingPoints(Face):
         mask = inputs.get("attention_mask") if self.args.include_num_input_tokens_seen == "non_padding" else None
         tokens = inputs[main].numel() if mask is None else int(mask.sum())
         self.state.num_input_tokens_seen += tokens
+        self._own_tokens += tokens

@@ -1,0 +1,119 @@
+"""The share of a rank: which samples of the common order it reads, so that each is read once over all ranks.
+
+A round is one batch on every rank. A full round is cut from the order as it stands: the first batch for rank 0, the
+next for rank 1. What is left at the end of an epoch is dealt out as evenly as it goes, in the same manner, and nothing
+is repeated to fill a rank up: in the last round batches are smaller, and where fewer samples are left than there are
+ranks, some ranks have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import BatchSampler, IterableDataset, Sampler
+
+from surestep.data.samplers import Epochs, Seekable, SequentialSampler
+from surestep.errors import DataError
+from surestep.runtime.collectives import from_main
+from surestep.runtime.world import World
+
+
+def share(order: Iterable[Any], batch_size: int, world: World, *, drop_last: bool) -> Iterator[list[Any]]:
+    """Yield a rank's batches of an order that all ranks have; `drop_last` leaves out a round that is not full."""
+    iterator = iter(order)
+    whole = batch_size * world.size
+    while chunk := list(islice(iterator, whole)):
+        if len(chunk) < whole and drop_last:
+            return
+        batch = chunk[part_of(len(chunk), world)]
+        if batch:
+            yield batch
+
+
+def part_of(samples: int, world: World) -> slice:
+    """Return the rank's part of `samples` that lie in a row: parts differ by one sample at most, longer ones first."""
+    size, more = divmod(samples, world.size)
+    start = world.rank * size + min(world.rank, more)
+    return slice(start, start + size + (world.rank < more))
+
+
+class RankBatches(Sampler[list[int]]):
+    """The batches of a rank from a sampler of single indices.
+
+    `len` counts rounds, which are the same on all ranks. It seeks, in samples over all ranks, where the sampler does.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, world: World, *, drop_last: bool = False) -> None:
+        if len(sampler) < world.size:
+            raise DataError(
+                f"{len(sampler)} samples for {world.size} processes: some would have nothing to do. Start fewer "
+                "processes, or give more samples."
+            )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.world = world
+        if isinstance(sampler, Seekable):
+            self.seek = sampler.seek
+
+    def __len__(self) -> int:
+        rounds, rest = divmod(len(self.sampler), self.samples_per_round)
+        return rounds if self.drop_last else rounds + bool(rest)
+
+    @property
+    def samples_per_round(self) -> int:
+        """The samples of a full round, over all ranks."""
+        return self.batch_size * self.world.size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return share(_one_order(self.sampler), self.batch_size, self.world, drop_last=self.drop_last)
+
+
+class RankOfBatches(Sampler[Any]):
+    """A rank's batches of a batch sampler: one in so many as there are ranks.
+
+    The batches are the sampler's own; at the end of an epoch some ranks may have one more than others.
+    """
+
+    def __init__(self, batches: BatchSampler, world: World) -> None:
+        self.sampler = batches
+        self.world = world
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self.world.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(_one_order(self.sampler), self.world.rank, None, self.world.size)
+
+
+def _one_order(sampler: Any) -> Iterator[Any]:
+    """Return an order that is the same on every rank: ours are, and of any other the main process's holds."""
+    ours = isinstance(sampler, Epochs | SequentialSampler)
+    order: Iterable[Any] = sampler if ours else from_main(list(sampler))
+    return iter(order)
+
+
+class RankStream(IterableDataset[Any]):
+    """A rank's samples of a stream that every rank reads from end to end."""
+
+    def __init__(self, stream: Any, batch_size: int, world: World, *, drop_last: bool = False) -> None:
+        self.stream = stream
+        self._share = (batch_size, world)
+        self._drop_last = drop_last
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in share(self.stream, *self._share, drop_last=self._drop_last):
+            yield from batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on to a stream that asks for it."""
+        if hasattr(self.stream, "set_epoch"):
+            self.stream.set_epoch(epoch)
+
+
+def is_shared_out(stream: Any) -> bool:
+    """Say whether a stream gives each rank its own samples already (`datasets.distributed.split_dataset_by_node`)."""
+    return getattr(stream, "_distributed", None) is not None
