@@ -96,6 +96,11 @@ def build_loader(
     if len(dataset) == 0:
         raise DataError(f"{name} is empty; give a dataset with at least one sample")
     if training:
+        if len(dataset) < world.size:
+            raise DataError(
+                f"{name} has {len(dataset)} samples for {world.size} processes: some would have nothing to do. Start "
+                "fewer processes, or give more samples."
+            )
         options["worker_init_fn"] = partial(seed_worker, num_workers=settings.num_workers, rank=world.rank)
     if is_batch_sampler(sampler):
         if shared and not _knows_ranks(sampler):

@@ -16,7 +16,6 @@ from typing import Any
 from torch.utils.data import BatchSampler, IterableDataset, Sampler
 
 from surestep.data.samplers import Epochs, Seekable, SequentialSampler
-from surestep.errors import DataError
 from surestep.runtime.collectives import from_main
 from surestep.runtime.world import World
 
@@ -47,11 +46,6 @@ class RankBatches(Sampler[list[int]]):
     """
 
     def __init__(self, sampler: Any, batch_size: int, world: World, *, drop_last: bool = False) -> None:
-        if len(sampler) < world.size:
-            raise DataError(
-                f"{len(sampler)} samples for {world.size} processes: some would have nothing to do. Start fewer "
-                "processes, or give more samples."
-            )
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last

@@ -326,8 +326,3 @@ def serving_arguments(_: Any, *args: Any) -> tuple[Any, ...] | None:
 def values_arguments(_: Any, *args: Any) -> tuple[Any, ...] | None:
     """Return today's arguments of `set_initial_training_values` for a call of up to 5.2, which had the batch size."""
     return args[:2] if len(args) == 3 else None
-
-
-def group_arguments(trainer: Any, *args: Any) -> tuple[Any, ...] | None:
-    """Return today's arguments of `get_batch_samples` for a call of up to 4.49, which had no device."""
-    return (*args, trainer.args.device) if len(args) == 2 else None

@@ -92,12 +92,24 @@ def test_a_model_that_says_where_its_parts_are_stays_there(tmp_path: Path, mark:
     assert len(moved) == 1
 
 
-def test_several_processes_are_not_served_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_find_each_other_are_told_how_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
 
-    with pytest.raises(NotServedError, match=r"This run has 2 processes.*scope row C1.*Start it as one process"):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ArgumentError, match=r"WORLD_SIZE=2 .* MASTER_ADDR .*torchrun --nproc-per-node 2 script.py"):
         quick(tmp_path)
+
+
+def test_a_batch_size_is_not_looked_for_among_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(NotServedError, match=r"auto_find_batch_size=True .* this run has 2"):
+        quick(tmp_path, auto_find_batch_size=True)
 
 
 # Models made for each run

@@ -161,7 +161,8 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
             dtype = torch.float16 if self.args.fp16_full_eval else torch.bfloat16
             model = model.to(dtype=dtype, device=self.args.device)
-        to_evaluation(model)
+        # The prepared model as well, so that the next step finds it in evaluation mode and switches back.
+        to_evaluation(self.engine.model)
         switch = getattr(self.optimizer, "eval", None)
         if callable(switch):
             switch()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from surestep.errors import DataError
 from surestep.losses.items import ItemUse, count_items, probe_item_use, shifts_labels, undisturbed
 from surestep.runtime.device import empty_cache, to_device
-from surestep.trainer.older import group_arguments, older_calls
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
 
@@ -23,13 +22,15 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class SteppingPoints(Face):
     """`training_step`, `compute_loss` and what they stand on."""
 
-    @older_calls(group_arguments)
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device | None = None
     ) -> tuple[list[Any], Tensor | int | None]:
-        """Fetch up to `num_batches` micro-batches, and count their items where the loss uses the count."""
+        """Fetch up to `num_batches` micro-batches, and count their items where the loss uses the count.
+
+        `device` is the run's own unless given; callers of the years up to 4.49 give none.
+        """
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, self._get_num_items_in_batch(batches, device)
+        return batches, self._get_num_items_in_batch(batches, self.engine.device if device is None else device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         """Count the labels of a step that are not -100, over all ranks; None where the loss does not use the count.
@@ -100,13 +101,19 @@ class SteppingPoints(Face):
         if every is not None and self.state.global_step % every == 0:
             empty_cache(self.engine.device)
         micro_batches = self.engine.mean_micro_batches or self.current_gradient_accumulation_steps
-        if not self._loss_is_scaled(num_items_in_batch):
-            loss = loss / micro_batches if micro_batches != 1 else loss
-        elif num_items_in_batch is not None and self._sums_items():
-            # Divided by the items of all ranks already; averaging gradients over the ranks divides once more.
-            loss = loss * self._world.size
+        if micro_batches != 1 or self._world.size > 1:
+            loss = self._divided(loss, micro_batches, num_items_in_batch)
         self.engine.backward(loss)
         return loss.detach()
+
+    def _divided(self, loss: Tensor, micro_batches: float, num_items_in_batch: Any) -> Tensor:
+        """Divide a mean over a micro-batch by their number; what is divided by all items keeps its size over the ranks.
+
+        Averaging gradients over the ranks divides such a loss once more, which is made up for here.
+        """
+        if not self._loss_is_scaled(num_items_in_batch):
+            return loss / micro_batches if micro_batches != 1 else loss
+        return loss * self._world.size if num_items_in_batch is not None and self._sums_items() else loss
 
     def _train_mode(self, model: nn.Module) -> None:
         """Switch the model, and an optimizer that has modes, to training."""
