@@ -26,9 +26,7 @@ def ours(found: set[str]) -> set[str]:
     return {name for name in found if name.partition(".")[0] == "surestep"}
 
 
-@pytest.mark.parametrize(
-    "library", ["trl", "trl.trainer.sft_trainer", "sentence_transformers"], ids=lambda name: name
-)
+@pytest.mark.parametrize("library", ["trl", "trl.trainer.sft_trainer", "sentence_transformers"], ids=lambda name: name)
 def test_a_library_that_subclasses_loads_nothing_more_than_ours(tmp_path: Path, library: str) -> None:
     package = library.partition(".")[0]
     if not installed(package):
