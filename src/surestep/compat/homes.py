@@ -15,6 +15,7 @@ _ENUMS = "surestep.config.enums"
 _SCHEDULES = "surestep.optim.schedules"
 _PREDICTION = "surestep.metrics.prediction"
 _STATE = "surestep.training.state"
+_SEARCH = "surestep.trainer.search"
 _NOISE = "surestep.engine.additions"
 _HELPERS = "surestep.compat.helpers"
 _TENSORS = f"{_HELPERS}.tensors"
@@ -64,10 +65,12 @@ HOMES: dict[str, dict[str, str]] = {
         "TrainerState": _STATE,
     },
     "transformers.trainer_utils": {
+        "BestRun": f"{_SEARCH}.best",
         "EvalLoopOutput": _PREDICTION,
         "EvaluationStrategy": _ENUMS,
         "EvalPrediction": _PREDICTION,
         "FSDPOption": _ENUMS,
+        "HPSearchBackend": f"{_SEARCH}.backend",
         "HubStrategy": _ENUMS,
         "IntervalStrategy": _ENUMS,
         "PREFIX_CHECKPOINT_DIR": _FILES,
@@ -80,6 +83,10 @@ HOMES: dict[str, dict[str, str]] = {
         "align_special_tokens": "surestep.trainer.special_tokens",
         "check_target_module_exists": _MODELS,
         "compare_trainer_and_checkpoint_args": _CHECKPOINTS,
+        "default_compute_objective": f"{_SEARCH}.best",
+        "default_hp_space_optuna": f"{_SEARCH}.space",
+        "default_hp_space_ray": f"{_SEARCH}.space",
+        "default_hp_space_wandb": f"{_SEARCH}.space",
         "denumpify_detensorize": _TENSORS,
         "enable_full_determinism": "surestep.runtime.random",
         "find_executable_batch_size": f"{_HELPERS}.batch_size",
@@ -202,6 +209,12 @@ HOMES: dict[str, dict[str, str]] = {
     "transformers.trainer_optimizer": {
         "is_optimizer_factory": "surestep.optim.build",
     },
+    "transformers.hyperparameter_search": {
+        "OptunaBackend": f"{_SEARCH}.optuna_backend",
+        "RayTuneBackend": f"{_SEARCH}.ray_backend",
+        "WandbBackend": f"{_SEARCH}.wandb_backend",
+        "default_hp_search_backend": f"{_SEARCH}.backend",
+    },
     "transformers.trainer_jit_checkpoint": {},
     "transformers.integrations.neftune": {
         "activate_neftune": _NOISE,
@@ -241,7 +254,6 @@ HOMES: dict[str, dict[str, str]] = {
 
 _XLA = "it is of torch_xla, which nothing here runs on"
 _SAGEMAKER = "it is of SageMaker's model parallelism, which ended with torch 1"
-_SEARCH = "searching for arguments is not served yet"
 _HANDLERS = "nothing here asks its table of optimizers; override create_optimizer or pass optimizer_cls_and_kwargs"
 _SIGNALS = "it reaches into the original's loop; saving on a signal is not served yet"
 
@@ -254,12 +266,6 @@ KEPT: dict[str, dict[str, str]] = {
         "ParallelismConfig": "it is accelerate's own class; import it from accelerate.parallelism_config",
     },
     "transformers.trainer_utils": {
-        "BestRun": _SEARCH,
-        "HPSearchBackend": _SEARCH,
-        "default_compute_objective": _SEARCH,
-        "default_hp_space_optuna": _SEARCH,
-        "default_hp_space_ray": _SEARCH,
-        "default_hp_space_wandb": _SEARCH,
         "suppress_progress_bars": "it is a switch of huggingface_hub; call its utils.disable_progress_bars",
     },
     "transformers.trainer_pt_utils": {
@@ -278,13 +284,17 @@ KEPT: dict[str, dict[str, str]] = {
     "transformers.integrations.integration_utils": {
         "NeptuneMissingConfiguration": "neptune's own errors come through",
         "WandbLogModel": "write its values into the environment: WANDB_LOG_MODEL=end or checkpoint",
-        "hp_params": _SEARCH,
+        "hp_params": "read trial.params of Optuna; of the others the trial itself is the values",
         "save_model_architecture_to_file": "it prints the model into a file; write str(model)",
     },
 }
 
 # The original's module -> a name of it -> why it cannot work here, and what to do instead. Under `exec` it is refused.
 REFUSED: dict[str, dict[str, str]] = {
+    "transformers.hyperparameter_search": {
+        "ALL_HYPERPARAMETER_SEARCH_BACKENDS": "nothing here asks it; name the backend in hyperparameter_search",
+        "HyperParamSearchBackendBase": "its backends drive the original's trainer; name one in hyperparameter_search",
+    },
     "transformers.trainer_optimizer": {
         "OptimizerContext": _HANDLERS,
         "OptimizerHandler": _HANDLERS,

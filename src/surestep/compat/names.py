@@ -197,6 +197,16 @@ from surestep.runtime.random import enable_full_determinism as enable_full_deter
 from surestep.runtime.random import set_seed as set_seed
 from surestep.trainer.defaults import DEFAULT_CALLBACKS as DEFAULT_CALLBACKS
 from surestep.trainer.defaults import DEFAULT_PROGRESS_CALLBACK as DEFAULT_PROGRESS_CALLBACK
+from surestep.trainer.search.backend import HPSearchBackend as HPSearchBackend
+from surestep.trainer.search.backend import default_hp_search_backend as default_hp_search_backend
+from surestep.trainer.search.best import BestRun as BestRun
+from surestep.trainer.search.best import default_compute_objective as default_compute_objective
+from surestep.trainer.search.optuna_backend import OptunaBackend as OptunaBackend
+from surestep.trainer.search.ray_backend import RayTuneBackend as RayTuneBackend
+from surestep.trainer.search.space import default_hp_space_optuna as default_hp_space_optuna
+from surestep.trainer.search.space import default_hp_space_ray as default_hp_space_ray
+from surestep.trainer.search.space import default_hp_space_wandb as default_hp_space_wandb
+from surestep.trainer.search.wandb_backend import WandbBackend as WandbBackend
 from surestep.trainer.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
 from surestep.trainer.special_tokens import align_special_tokens as align_special_tokens
 from surestep.trainer.trainer import Trainer as Trainer

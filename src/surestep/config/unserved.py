@@ -15,14 +15,10 @@ from surestep.errors import NotServedError
 
 @dataclass(frozen=True)
 class Unserved:
-    """The row of the scope that will serve a setting, and the values that need no serving."""
+    """What a setting is for that is not served yet, and the values that need no serving."""
 
-    row: str
+    what: str
     fine: Callable[[Any], bool] = lambda value: not value
-
-
-def _is(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: any(value is fine or value == fine for fine in values)
 
 
 def _switches_nothing_on(settings: Any) -> bool:
@@ -35,18 +31,24 @@ def _is_for_one_process(config: Any) -> bool:
     return not config.dispatch_batches and replace(config, dispatch_batches=None) == same
 
 
+_PROCESSES = "training on several processes"
+_SHARDING = "sharding over processes (FSDP)"
+_DEEPSPEED = "DeepSpeed"
+# Where a reader finds what is served and what is not.
+PAGE = "docs/compatibility.md"
+
 UNSERVED: dict[str, Unserved] = {
-    "eval_use_gather_object": Unserved("B12"),
-    "enable_jit_checkpoint": Unserved("H5"),
-    "accelerator_config": Unserved("C1", _is_for_one_process),
-    "parallelism_config": Unserved("C3"),
-    "fsdp": Unserved("C2"),
-    "fsdp_config": Unserved("C2", _switches_nothing_on),
-    "deepspeed": Unserved("C4"),
-    "debug": Unserved("C5", lambda options: DebugOption.TPU_METRICS_DEBUG not in options),
+    "eval_use_gather_object": Unserved("gathering objects over processes"),
+    "enable_jit_checkpoint": Unserved("saving on a signal"),
+    "accelerator_config": Unserved(_PROCESSES, _is_for_one_process),
+    "parallelism_config": Unserved("tensor and context parallelism"),
+    "fsdp": Unserved(_SHARDING),
+    "fsdp_config": Unserved(_SHARDING, _switches_nothing_on),
+    "deepspeed": Unserved(_DEEPSPEED),
+    "debug": Unserved("TPUs", lambda options: DebugOption.TPU_METRICS_DEBUG not in options),
 }
 # What `accelerate launch` asks for through the environment.
-UNSERVED_ENVIRONMENT = {"ACCELERATE_USE_DEEPSPEED": "C4", "ACCELERATE_USE_FSDP": "C2"}
+UNSERVED_ENVIRONMENT = {"ACCELERATE_USE_DEEPSPEED": _DEEPSPEED, "ACCELERATE_USE_FSDP": _SHARDING}
 
 
 def refuse_unserved(args: object) -> None:
@@ -54,8 +56,8 @@ def refuse_unserved(args: object) -> None:
     for name, unserved in UNSERVED.items():
         value = getattr(args, name, None)
         if hasattr(args, name) and not unserved.fine(value):
-            where = f"row {unserved.row} of the scope"
+            where = f"{unserved.what}; see {PAGE}"
             raise NotServedError(f"{shown(name, value)} is not served yet ({where}). Leave {name} at its default.")
-    for name, row in UNSERVED_ENVIRONMENT.items():
+    for name, what in UNSERVED_ENVIRONMENT.items():
         if os.environ.get(name, "").lower() in {"1", "true", "yes"}:
-            raise NotServedError(f"{name} in the environment is not served yet (row {row} of the scope). Unset it.")
+            raise NotServedError(f"{name} in the environment is not served yet ({what}; see {PAGE}). Unset it.")

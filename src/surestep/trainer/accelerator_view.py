@@ -209,7 +209,7 @@ class AcceleratorView:
         del slice_fn_for_dispatch
         if self.num_processes > 1:
             raise NotServedError(
-                "trainer.accelerator.prepare shares no loader out among several processes yet (scope row C1). Read the "
+                "trainer.accelerator.prepare shares no loader out among several processes yet. Read the "
                 "part of this rank: DistributedSampler."
             )
         trainer = self._trainer

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from surestep import logs
 from surestep.config.enums import DebugOption
 from surestep.data.columns import inspected_model
 from surestep.data.loaders import has_length, set_epoch
@@ -23,6 +22,7 @@ from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.base import Strategy
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import ArgumentError, NotServedError
+from surestep.logs import get_logger
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from surestep.trainer.trainer import Trainer
 
-logger = logs.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 def seed_run(args: Any) -> None:

@@ -100,7 +100,7 @@ OLD_ARGUMENTS = {
 # Methods of the original (also of older ones) that nothing here calls, and what to write in their place.
 _LOOP = "override training_step or get_batch_samples, or run the loop yourself: `with trainer.steps() as steps`"
 _GRADIENTS = "change the gradients in a callback's on_pre_optimizer_step"
-_DISTRIBUTED = "training on several devices is not served yet (scope rows C1-C4)"
+_DISTRIBUTED = "a model spread over devices is not served yet, see docs/compatibility.md"
 _LIMIT = "set save_total_limit, or remove folders in a callback's on_save"
 UNCALLED = {
     "_run_epoch": _LOOP,
@@ -119,6 +119,10 @@ UNCALLED = {
     "_sorted_checkpoints": _LIMIT,
     "_nested_gather": "override evaluation_loop",
     "_prepare_context_parallel_inputs": _DISTRIBUTED,
+    "_defer_fsdp_gradient_reduction": _DISTRIBUTED,
+    "_sync_replicated_trainable_parameters": _DISTRIBUTED,
+    "_has_mixed_mesh_grads": _GRADIENTS,
+    "_mixed_mesh_grad_norm": _GRADIENTS,
     "get_sp_size": _DISTRIBUTED,
     "get_cp_size": _DISTRIBUTED,
     "get_tp_size": _DISTRIBUTED,

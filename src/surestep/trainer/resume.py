@@ -160,7 +160,7 @@ def _check_same_batches(run: Run, progress: dict[str, Any]) -> None:
         if before != now:
             raise NotServedError(
                 f"The checkpoint was trained with {name} {before} and this run has {now}. Changing it on resume is not "
-                f"served yet (scope row H2). Keep the batch size, the accumulation and the number of processes."
+                f"served yet. Keep the batch size, the accumulation and the number of processes."
             )
 
 
@@ -193,7 +193,7 @@ def _check_same_length(plan: Plan, state: TrainerState) -> None:
         return
     raise NotServedError(
         f"The checkpoint stood at epoch {state.epoch:.6g} after {state.global_step} steps, and this run would stand at "
-        f"epoch {here:.6g}. Changing the length of an epoch on resume is not served yet (scope row H2). Keep the data, "
+        f"epoch {here:.6g}. Changing the length of an epoch on resume is not served yet. Keep the data, "
         "the batch size, the accumulation and the number of processes; or set ignore_data_skip=True, which begins the "
         "epoch with its first sample."
     )

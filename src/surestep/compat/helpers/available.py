@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
+from surestep.config.topics.tracking import installed_trackers
 from surestep.optional import installed
 
 
@@ -13,13 +13,8 @@ def _all_installed(*modules: str) -> bool:
     return all(installed(module) for module in modules)
 
 
-def _mlflow() -> bool:
-    return os.environ.get("DISABLE_MLFLOW_INTEGRATION", "").upper() != "TRUE" and installed("mlflow")
-
-
-def _kubeflow() -> bool:
-    wanted = os.environ.get("DISABLE_KUBEFLOW_INTEGRATION", "").upper() != "TRUE"
-    return wanted and "KUBEFLOW_TRAINER_SERVER_URL" in os.environ
+def _is_set_up(tracker: str) -> bool:
+    return tracker in installed_trackers()
 
 
 # What a question asks after -> the modules that must be there, or who answers.
@@ -27,19 +22,19 @@ _QUESTIONS: dict[str, tuple[str, ...] | Callable[[], bool]] = {
     "azureml": ("azureml", "azureml.core", "azureml.core.run"),
     "clearml": ("clearml",),
     "codecarbon": ("codecarbon",),
-    "comet": ("comet_ml",),
+    "comet": partial(_is_set_up, "comet_ml"),
     "dagshub": ("dagshub", "mlflow"),
     "dvclive": ("dvclive",),
     "flyte_deck_standard": ("flytekit", "flytekitplugins.deck"),
     "flytekit": ("flytekit",),
-    "kubeflow": _kubeflow,
-    "mlflow": _mlflow,
+    "kubeflow": partial(_is_set_up, "kubeflow"),
+    "mlflow": partial(_is_set_up, "mlflow"),
     "neptune": ("neptune",),
     "optuna": ("optuna",),
     "ray": ("ray",),
     "ray_tune": ("ray", "ray.tune"),
     "swanlab": ("swanlab",),
-    "tensorboard": ("tensorboard",),
+    "tensorboard": partial(_is_set_up, "tensorboard"),
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }

@@ -93,16 +93,17 @@ class IncompatibleKeys(NamedTuple):
 def load_sharded_checkpoint(
     model: nn.Module, folder: str | os.PathLike[str], strict: bool = True, prefer_safe: bool = True
 ) -> IncompatibleKeys:
-    """Read weights that are spread over several safetensors files into `model`.
+    """Read weights that are spread over several files into `model`; pickled ones as data only.
 
     Raises:
         CheckpointError: The folder has no index of such files, or (when `strict`) names do not fit.
     """
     root = Path(folder)
-    if not (root / "model.safetensors.index.json").is_file():
-        raise CheckpointError(f"{root} has no model.safetensors.index.json: there are no shards to load.")
-    if not prefer_safe and (root / "pytorch_model.bin.index.json").is_file():
-        raise CheckpointError(f"{root} has pickled shards as well, and prefer_safe=False asks for them. Leave it out.")
+    pickled, safe = (root / name for name in ("pytorch_model.bin.index.json", "model.safetensors.index.json"))
+    if not pickled.is_file() and not safe.is_file():
+        raise CheckpointError(f"{root} has neither {safe.name} nor {pickled.name}: there are no shards to load.")
+    if pickled.is_file() and safe.is_file() and not prefer_safe:
+        raise CheckpointError(f"{root} holds the weights twice. Leave prefer_safe out: both say the same.")
     report = load_weights(model, root, strict=strict)
     return IncompatibleKeys(report.missing, report.unexpected)
 

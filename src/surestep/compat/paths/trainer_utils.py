@@ -33,4 +33,10 @@ from surestep.metrics.prediction import TrainOutput as TrainOutput
 from surestep.metrics.speed import speed_metrics as speed_metrics
 from surestep.runtime.random import enable_full_determinism as enable_full_determinism
 from surestep.runtime.random import set_seed as set_seed
+from surestep.trainer.search.backend import HPSearchBackend as HPSearchBackend
+from surestep.trainer.search.best import BestRun as BestRun
+from surestep.trainer.search.best import default_compute_objective as default_compute_objective
+from surestep.trainer.search.space import default_hp_space_optuna as default_hp_space_optuna
+from surestep.trainer.search.space import default_hp_space_ray as default_hp_space_ray
+from surestep.trainer.search.space import default_hp_space_wandb as default_hp_space_wandb
 from surestep.trainer.special_tokens import align_special_tokens as align_special_tokens

@@ -18,7 +18,7 @@ def read_sklearn(name: str) -> Table:
     if name in _SKLEARN_TABULAR:
         raise NotServedError(
             f"data.source='sklearn:{name}' is a table of measurements, and the tabular task is not served "
-            "yet (scope D2). Served: sklearn:digits."
+            "yet. Served: sklearn:digits."
         )
     if name != "digits":
         raise DataError(f"data.source='sklearn:{name}' is unknown: {nearest(name, ('digits',))}")

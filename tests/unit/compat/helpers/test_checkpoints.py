@@ -95,13 +95,27 @@ def test_shards_are_loaded(tmp_path: Path, room: Any) -> None:
     assert torch.equal(model.weight, torch.full((2, 2), 3.0))
 
 
+@pytest.mark.parametrize("room", [ours, theirs])
+def test_pickled_shards_are_loaded(tmp_path: Path, room: Any) -> None:
+    torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, tmp_path / "pytorch_model-00001-of-00001.bin")
+    names = '{"weight": "pytorch_model-00001-of-00001.bin", "bias": "pytorch_model-00001-of-00001.bin"}'
+    (tmp_path / "pytorch_model.bin.index.json").write_text(f'{{"weight_map": {names}}}')
+    model = nn.Linear(2, 2)
+
+    assert tuple(map(list, room.load_sharded_checkpoint(model, tmp_path))) == ([], [])
+    assert torch.equal(model.weight, torch.ones(2, 2))
+
+
 def test_shards_that_do_not_fit_are_told(tmp_path: Path) -> None:
     folder = shards(tmp_path, {"weight": "model-00001-of-00001.safetensors"})
 
     assert ours.load_sharded_checkpoint(nn.Linear(2, 2), folder, strict=False).missing_keys == ["bias"]
     with pytest.raises(CheckpointError, match="bias"):
         ours.load_sharded_checkpoint(nn.Linear(2, 2), folder)
-    with pytest.raises(CheckpointError, match=r"no model\.safetensors\.index\.json"):
+    (folder / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="holds the weights twice"):
+        ours.load_sharded_checkpoint(nn.Linear(2, 2), folder, prefer_safe=False)
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors\.index\.json nor"):
         ours.load_sharded_checkpoint(nn.Linear(2, 2), tmp_path / "nowhere")
 
 
