@@ -135,6 +135,26 @@ def test_every_form_goes_on_to_the_last_bit(form: str, folder: Path, made: tuple
     assert f"'{folder / 'checkpoint-3'}' was written by the original: training goes on after step 3" in text_of(caplog)
 
 
+@pytest.mark.parametrize(
+    ("config", "step", "told"),
+    [
+        ('{"transformers_version": "4.30.2"}', 3, True),
+        ('{"transformers_version": "4.30.2"}', 6, False),
+        ('{"transformers_version": "4.38.0"}', 3, False),
+        ('{"transformers_version": null}', 3, False),
+        ("[]", 3, False),
+        ("?", 3, False),
+    ],
+)
+def test_an_order_that_cannot_be_had_again_is_told(
+    config: str, step: int, told: bool, folder: Path, caplog: Log
+) -> None:
+    checkpoint = folder / f"checkpoint-{step}"
+    (checkpoint / "config.json").write_text(config)
+    go_on(folder, ROW, str(checkpoint))
+    assert ("transformers 4.30.2 may have shuffled this epoch" in text_of(caplog)) is told
+
+
 @pytest.mark.parametrize("adapter", ["adapter_model.safetensors", "adapter_model.bin"])
 def test_adapters_in_both_forms(adapter: str, tmp_path: Path) -> None:
     from tests.resume.test_foreign import TEXT, adapted

@@ -166,6 +166,8 @@ def _check_same_batches(run: Run, progress: dict[str, Any]) -> None:
 
 def _follow_steps(trainer: Trainer, run: Run, checkpoint: str) -> None:
     """Take the position from the step, which is all that a checkpoint of the original's says of it."""
+    from surestep.checkpoint.foreign.progress import had_another_order
+
     state, plan = trainer.state, run.plan
     epoch, steps = plan.locate(state.global_step)
     run.position.epoch = epoch
@@ -179,6 +181,13 @@ def _follow_steps(trainer: Trainer, run: Run, checkpoint: str) -> None:
         checkpoint,
         state.global_step,
     )
+    version = had_another_order(Path(checkpoint)) if steps else None
+    if version is not None:
+        logger.warning(
+            "transformers %s may have shuffled this epoch in an order that cannot be had again: of the rest of the "
+            "epoch, some samples come for the second time and some do not come.",
+            version,
+        )
 
 
 def _check_same_length(plan: Plan, state: TrainerState) -> None:

@@ -13,6 +13,8 @@ from surestep.logs import get_logger
 from surestep.training.state import TrainerState
 
 _logger = get_logger(__name__)
+# From here on the order of an epoch is a function of the seed by default.
+_SEEDED_SINCE = (4, 38)
 # What an older version left out, or wrote as null.
 _CONTAINERS = {"log_history": list, "stateful_callbacks": dict}
 
@@ -39,6 +41,19 @@ def read_trainer_state(folder: Path) -> TrainerState:
         state.best_model_checkpoint = str(best if best.is_dir() or not beside.is_dir() else beside)
         state.best_global_step = state.best_global_step or layout.step_of(best)
     return state
+
+
+def had_another_order(folder: Path) -> str | None:
+    """Return the version of transformers that wrote `folder` if it may have shuffled with torch's global generator.
+
+    Its order cannot be had again. A model that is none of transformers' says no version.
+    """
+    try:
+        version = json.loads((folder / "config.json").read_bytes())["transformers_version"]
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return version if numbers < _SEEDED_SINCE else None
 
 
 def _read(path: Path) -> dict[str, Any]:
