@@ -42,6 +42,10 @@ SCRIPTS = [
     Script("causal_lm", "eval_accuracy", 0.85, 120, flags=("--block_size=32",), **LINES),
     Script("masked_lm", "eval_loss", 2.3, 60, flags=("--max_seq_length=32", "--line_by_line"), tolerance=0.1, **LINES),
     Script("permutation_lm", "eval_loss", 2.3, 60, flags=("--max_seq_length=32",), tolerance=0.1, **LINES),
+    Script("vision_classification", "eval_accuracy", 0.9, 40, "cifar10_small"),
+    Script("masked_images", "eval_loss", 0.7, 40, "cifar10_small", tolerance=0.1),
+    Script("segmentation", "eval_mean_iou", 0.7, 30, "camvid_240x180", real=("--ignored_class=11",)),
+    Script("speech_pretraining", "eval_loss", 3.0, 10, "fsdd", ("--mask_time_length=3",), tolerance=0.2),
 ]
 
 
@@ -102,3 +106,39 @@ def test_a_script_runs_on_real_data_and_goes_on_from_its_model(load: Any, tmp_pa
     # What was saved is what is loaded; masks are drawn anew.
     assert second["eval_loss"] == pytest.approx(first["eval_loss"], rel=script.tolerance)
     assert ("predict_samples" in second) == script.predicts
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_script_is_listed_and_can_be_read(name: str) -> None:
+    listed = (EXAMPLES / "README.md").read_text("utf-8")
+    assert f"[{name}]({name})" in listed or f"`{name}`" in listed
+    assert len((EXAMPLES / name).read_text("utf-8").splitlines()) <= 170
+
+
+def test_hidden_squares_are_whole_and_as_many_as_asked_for(load: Any) -> None:
+    hidden = load("masked_images").Hidden(size=32, patch=4, square=8, share=0.5).draw().view(8, 8)
+
+    squares = hidden.view(4, 2, 4, 2).transpose(1, 2).reshape(16, 4)
+    assert squares.all(dim=1).sum() == 8
+    assert squares.any(dim=1).sum() == 8
+
+
+def test_names_are_counted_whole(load: Any) -> None:
+    spans = load("token_classification").spans
+
+    assert spans(["B-A", "I-A", "O", "B-A", "B-A", "I-B"]) == {(0, 2, "A"), (3, 4, "A"), (4, 5, "A"), (5, 6, "B")}
+    assert spans(["O", "O"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("glue", "--task_name=sst3", "write one of cola, mnli"),
+        ("causal_lm", "--model_type=none", "a new model is one of gpt2, llama"),
+        ("masked_images", "--mask_patch_size=7", "must divide pictures of 32 pixels"),
+        ("token_classification", "--text_column_name=none", "no column none"),
+    ],
+)
+def test_what_cannot_be_done_is_told(load: Any, tmp_path: Path, name: str, given: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        load(name).main(flags(tmp_path, "--do_train", given))

@@ -20,7 +20,9 @@ DEFAULT_CALLBACKS: list[Any] = [DefaultFlowCallback]
 
 def default_collator(processing_class: Any) -> Callable[[list[Any]], Any]:
     """Return the collator that pads with a tokenizer (or sequence feature extractor), else the one that stacks."""
-    if processing_class is not None and callable(getattr(processing_class, "pad", None)):
+    # Image processors pad pictures, and processors hand on to their tokenizer; neither says on which side it pads.
+    pads = callable(getattr(processing_class, "pad", None)) and hasattr(processing_class, "padding_side")
+    if pads:
         from surestep.data.collators.padding import DataCollatorWithPadding
 
         return DataCollatorWithPadding(processing_class)

@@ -20,6 +20,14 @@ from surestep.trainer.defaults import default_collator
 class Pads:
     """As much of a tokenizer as the collator asks for."""
 
+    padding_side = "right"
+
+    def pad(self, *_: Any, **__: Any) -> Any: ...
+
+
+class PadsPictures:
+    """An image processor: it pads as well, but pictures, one by one."""
+
     def pad(self, *_: Any, **__: Any) -> Any: ...
 
 
@@ -36,6 +44,7 @@ def test_the_collator_pads_where_there_is_something_to_pad_with() -> None:
     assert default_collator(None) is default_data_collator
     assert default_collator(object()) is default_data_collator
     assert isinstance(default_collator(Pads()), DataCollatorWithPadding)
+    assert default_collator(PadsPictures()) is default_data_collator
 
 
 def test_the_callbacks_come_in_the_order_of_the_original(tmp_path: Path) -> None:
