@@ -47,6 +47,11 @@ def test_all_ranks_end_with_the_same_weights(ranks: Ranks, size: int, case: str)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_have_joined_once_arguments_are_made(ranks: Ranks, size: int) -> None:
+    assert [rank["joined"] for rank in ranks[size]] == [size > 1] * size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("case", ["counted", "accumulated"])
 def test_each_sample_is_seen_once_an_epoch(ranks: Ranks, size: int, case: str) -> None:
     seen = Counter(number for rank in ranks[size] for number in rank[case]["seen"])

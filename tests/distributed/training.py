@@ -186,7 +186,9 @@ def resumed(folder: Path) -> dict[str, Any]:
 
 def work(folder: Path) -> dict[str, Any]:
     """Do everything that the tests look at, in one group of processes."""
+    arguments(folder, "first")
     return {
+        "joined": torch.distributed.is_initialized(),
         "counted": trained(folder, "counted", Tagger(), eval_strategy="epoch", per_device_eval_batch_size=2),
         "accumulated": trained(folder, "accumulated", Tagger(), micro_batches=2),
         "tokens": trained(folder, "tokens", Tagger(), include_num_input_tokens_seen="all"),

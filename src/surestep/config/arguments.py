@@ -27,7 +27,8 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time`,
     `tensorboard_dir` and those of `config.topics.craft` are ours. Making one reads the environment and changes nothing
-    outside, but that accelerate learns the device where some library has imported it. What cannot be right raises
+    outside, but that a process joins the others that a launcher has started with it, and that accelerate learns the
+    device where some library has imported it. What cannot be right raises
     `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
     `validate_parameters` looks at them again.
     """
@@ -50,6 +51,7 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     def __post_init__(self) -> None:
         _settle(self)
+        self._join_group()
         configured = cast("AcceleratorConfig", self.accelerator_config).use_configured_state
         # Libraries that have imported accelerate expect its state of the process to be there.
         if "accelerate.state" in sys.modules and not configured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -42,6 +43,14 @@ class Place(AllFields):
         from surestep.runtime.accelerate_state import process_state
 
         return process_state(self.device, "TrainingArguments.distributed_state")
+
+    def _join_group(self) -> None:
+        """Join the other processes of the run, where there are some: scripts expect it once arguments are made."""
+        world = current_world()
+        if world.size > 1 and "MASTER_ADDR" in os.environ:
+            from surestep.runtime.collectives import join_group
+
+            join_group(world, self.device, backend=self.ddp_backend, seconds=self.ddp_timeout)
 
     @property
     def n_gpu(self) -> int:
@@ -122,11 +131,7 @@ class Place(AllFields):
         """Let the main process (of each machine when `local`) run the body first; `desc` names it in logs."""
         logger = get_logger(__name__)
         logger.debug("%s: the main %sprocess goes first", desc, "local " * local)
-        world = current_world()
-        if world.size > 1:
-            from surestep.runtime.collectives import join_group
-
-            join_group(world, self.device, backend=self.ddp_backend, seconds=self.ddp_timeout)
-        with world.main_first(local=local):
+        self._join_group()
+        with current_world().main_first(local=local):
             yield
         logger.debug("%s: done", desc)

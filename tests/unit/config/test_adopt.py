@@ -42,8 +42,8 @@ def test_seq2seq_arguments_stay_seq2seq():
 
 
 def test_what_nothing_serves_yet_is_refused_here_too():
-    with pytest.raises(NotServedError, match="ddp_bucket_cap_mb"):
-        adopt_arguments(transformers.TrainingArguments("out", ddp_bucket_cap_mb=25))
+    with pytest.raises(NotServedError, match="fsdp"):
+        adopt_arguments(transformers.TrainingArguments("out", fsdp="full_shard"))
 
 
 @dataclasses.dataclass
