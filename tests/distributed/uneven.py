@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import transformers
-from tests.distributed.training import Sentences
 from torch import Tensor, nn
 
 import surestep
+from tests.distributed.training import Sentences
 
 
 class Seen(nn.Module):
