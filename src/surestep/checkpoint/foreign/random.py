@@ -25,7 +25,8 @@ _DEVICES = {"cuda", "xpu", "mps"}
 
 def random_file(folder: Path, rank: int) -> Path | None:
     """Return the file with the generators of the process `rank`, of one process or of several; None without one."""
-    names = (files.random_of(rank), files.RANDOM) if rank else (files.RANDOM, files.random_of(0))
+    # A generator that one process had is no other's: two ranks would drop out the same units.
+    names = (files.random_of(rank),) if rank else (files.RANDOM, files.random_of(0))
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 

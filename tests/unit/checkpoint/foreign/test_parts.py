@@ -68,6 +68,12 @@ def test_generators_that_are_not_there_are_named(tmp_path: Path) -> None:
         read_random_state(tmp_path, 0)
 
 
+def test_the_generators_of_one_process_are_no_others(tmp_path: Path) -> None:
+    (tmp_path / "rng_state.pth").touch()
+    assert StoredPickles(tmp_path).has_random(0)
+    assert not StoredPickles(tmp_path).has_random(1)
+
+
 def test_each_process_has_its_own_generators(tmp_path: Path) -> None:
     from surestep.runtime.random import capture_random_state
 
