@@ -73,11 +73,13 @@ def test_several_processes_share_the_trials_of_one_study(tmp_path: Path) -> None
     answers = [finish(process)[0] for process in processes]
     trials = load(path).trials
 
-    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    # Optuna prunes by itself from the sixth trial on.
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    completed = [trial.value for trial in trials if trial.state.name == "COMPLETE"]
     # Two that begin their last at the same instant may make one too many.
     assert len(trials) in (7, 8)
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
-    assert min(answer[1] for answer in answers) == min(trial.value for trial in trials)
+    assert min(answer[1] for answer in answers) == min(completed)
     for trial in trials:
         assert trial.user_attrs["folder"] == str(tmp_path / f"run-{trial.number}")
 
