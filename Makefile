@@ -4,11 +4,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test check bench soak format clean help
+.PHONY: demo test test-search check bench soak format clean help
 
 help:
 	@echo "make demo    train on real data: 1,797 handwritten digits, about a minute"
 	@echo "make test    everything a contributor must pass"
+	@echo "make test-search    searches with Ray Tune and W&B, in an environment of their own"
 	@echo "make check   the static part: format, lint, types, layers"
 	@echo "make bench   the figures behind the README, printed"
 	@echo "make soak    the long runs, and mutation testing: what the tests notice"
@@ -47,6 +48,16 @@ test: check
 	rm -f .coverage .coverage.*
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n $(WORKERS) --cov --cov-report=
 	$(BIN)/python tests/coverage_gate.py
+
+.venv-search/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-search
+	.venv-search/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch numpy
+	.venv-search/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--editable '.[memory]' pytest pytest-timeout 'ray[tune]==2.60.0' wandb==0.31.0
+	@touch $@
+
+test-search: .venv-search/.done
+	OMP_NUM_THREADS=1 .venv-search/bin/python -m pytest tests/searchers
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks

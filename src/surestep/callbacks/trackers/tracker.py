@@ -171,6 +171,10 @@ class Tracker(Reporter):
         if self._is_training or (self._initialized and not self.stays_open):
             self._settle(failed=self._is_training)
 
+    def leave_run(self) -> None:
+        """Let go of a run that somebody else ends, such as the agent of a sweep."""
+        self._initialized = False
+
     def save_to(self, folder: Path) -> None:
         """Write into a checkpoint which run this is, and how far it was sent."""
         if self._record is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from surestep.errors import ArgumentError, SearchError
 from surestep.logs import get_logger
+from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.optional import require
 from surestep.trainer.search.backend import HyperParamSearchBackend
 from surestep.trainer.search.best import BestRun
 from surestep.trainer.search.memory import release_memory
 from surestep.trainer.search.space import default_hp_space_ray
+from surestep.training.callback import TrainerCallback
+from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
     from surestep.trainer.search.search import Search
@@ -33,6 +37,9 @@ class RayTuneBackend(HyperParamSearchBackend):
     # What `ray[tune]` installs and `ray` alone does not.
     needs = ("ray", "tensorboardX")
 
+    def __init__(self) -> None:
+        self._output_dir: str | None = None
+
     def default_hp_space(self, trial: Any) -> dict[str, Any]:
         """Return the distributions of learning rate, epochs, seed and batch size."""
         return default_hp_space_ray(trial)
@@ -50,6 +57,8 @@ class RayTuneBackend(HyperParamSearchBackend):
                 '{"learning_rate": tune.loguniform(1e-5, 1e-3)}.'
             )
         _check_scheduler(search, options.get("scheduler"))
+        # Ray's processes work in folders of their own, from where a relative path leads elsewhere.
+        self._output_dir = str(search.trainer._output_folder.absolute())
         options.setdefault("resources_per_trial", _resources(search.trainer.args))
         options.setdefault("progress_reporter", tune.CLIReporter(metric_columns=["objective"]))
         trainable = tune.with_parameters(run_trial, search=_made_portable(search))
@@ -61,10 +70,10 @@ class RayTuneBackend(HyperParamSearchBackend):
         return BestRun(best.trial_id, best.last_result["objective"], best.config, analysis)
 
     def settings(self, trial: Any, hp_space: Callable[[Any], Any]) -> dict[str, Any]:
-        """Return what Ray drew, without what Ray's W&B integration keeps among it."""
+        """Return what Ray drew, without what Ray's W&B integration keeps among it, and the folder of the driver."""
         del hp_space
         trial.pop("wandb", None)
-        return dict(trial)
+        return {"output_dir": self._output_dir, **trial}
 
     def trial_id(self, trial: Any) -> str:
         """Return Ray's name of the trial that this process runs."""
@@ -81,6 +90,37 @@ class RayTuneBackend(HyperParamSearchBackend):
         _report(search, metrics, keep=search.trainer.control.should_save)
 
 
+class NewValues(TrainerCallback):
+    """Lets a trial that goes on from the checkpoint of another do so with its own learning rate and weight decay.
+
+    The optimizer and the schedule come back from a checkpoint with the values that they were saved with.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._before = json.loads((checkpoint / "training_args.json").read_text(encoding="utf-8"))
+
+    def on_train_begin(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Put the values of today's arguments where those of the checkpoint are."""
+        del state, control, kwargs
+        faster = args.learning_rate / self._before["learning_rate"] if self._before["learning_rate"] else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * faster
+            if "initial_lr" in group:
+                group["initial_lr"] = group["initial_lr"] * faster
+            if group.get("weight_decay") == self._before["weight_decay"] != 0.0:
+                group["weight_decay"] = args.weight_decay
+        if hasattr(lr_scheduler, "base_lrs"):
+            lr_scheduler.base_lrs = [rate * faster for rate in lr_scheduler.base_lrs]
+
+
 def run_trial(config: dict[str, Any], search: Search) -> None:
     """Run one trial in a process of Ray's, from the checkpoint that Ray gives it, if it does."""
     tune = require("ray.tune", _PURPOSE)
@@ -92,6 +132,7 @@ def run_trial(config: dict[str, Any], search: Search) -> None:
     else:
         with given.as_directory() as folder:
             checkpoint = next(Path(folder).glob("checkpoint-*"))
+            trainer.add_callback(NewValues(checkpoint))
             trainer.train(resume_from_checkpoint=str(checkpoint), trial=config)
     # A trial that goes on from the checkpoint of its last step has nothing left to report.
     if search.objective is None and given is None:
@@ -139,8 +180,7 @@ def _made_portable(search: Search) -> Search:
     """Drop what does not travel to another process; each makes its own."""
     trainer = search.trainer
     release_memory(trainer)
-    if trainer._memory_tracker.enabled:
-        trainer._memory_tracker.enabled = False
-        _logger.warning("skip_memory_metrics=False: memory is not measured in trials of Ray.")
+    # The one that is there has looked at this process.
+    trainer._memory_tracker = TrainerMemoryTracker(trainer.args.skip_memory_metrics, device=trainer.args.device)
     trainer._search = None
     return search

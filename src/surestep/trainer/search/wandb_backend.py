@@ -67,7 +67,10 @@ class WandbBackend(HyperParamSearchBackend):
         run = wandb.run or wandb.init()
         run.config.update({"assignments": {}, "metric": metric}, allow_val_change=True)
         values = {name: value for name, value in run.config.items() if name not in ("assignments", "metric")}
-        objective = cast("float", search.run_trial(values))
+        try:
+            objective = cast("float", search.run_trial(values))
+        finally:
+            _leave_run(search)
         if self._best is None or _better(objective, cast("float", self._best.objective), search.directions[0]):
             self._best = BestRun(run.id, objective, values)
         return objective
@@ -99,10 +102,15 @@ def _check(search: Search, options: dict[str, Any]) -> None:
                 f"{', '.join(_OPTIONS)}."
             )
     mode = os.environ.get("WANDB_MODE", "online").lower()
-    if mode != "online":
+    if mode in {"disabled", "dryrun"}:
         raise ArgumentError(
             f"WANDB_MODE is '{mode}', and the values of a sweep are drawn by the W&B server. Unset it, or use "
             'backend="optuna", which needs no server.'
+        )
+    if mode == "offline":
+        _logger.warning(
+            "WANDB_MODE is 'offline': the server draws the values of the sweep and hears nothing of what comes of "
+            'them, as it has to with the method "bayes" or early termination.'
         )
 
 
@@ -116,7 +124,13 @@ def _new_sweep(wandb: Any, search: Search, metric: str, options: dict[str, Any])
     config = {**config, "metric": {"name": metric, "goal": search.directions[0]}}
     if options.get("name"):
         config["name"] = options["name"]
-    return str(wandb.sweep(config, project=options.get("project"), entity=options.get("entity")))
+    try:
+        return str(wandb.sweep(config, project=options.get("project"), entity=options.get("entity")))
+    except wandb.errors.Error as error:
+        raise SearchError(
+            f"No sweep could be made: {error} The values of a sweep are drawn by the W&B server: log in to one that "
+            'can be reached, or use backend="optuna", which needs no server.'
+        ) from error
 
 
 def _add_callback(search: Search) -> None:
@@ -127,6 +141,15 @@ def _add_callback(search: Search) -> None:
     for kind in tracker_callbacks(["wandb"]):
         if not any(isinstance(known, kind) for known in handler.callbacks):
             handler.add_callback(kind)
+
+
+def _leave_run(search: Search) -> None:
+    """Let the tracker's callbacks go of the run of a trial, which the agent ends."""
+    from surestep.callbacks.trackers.tracker import Tracker
+
+    for callback in search.trainer.callback_handler.callbacks:
+        if isinstance(callback, Tracker) and callback.name == "wandb":
+            callback.leave_run()
 
 
 def _better(objective: float, best: float, direction: str) -> bool:
