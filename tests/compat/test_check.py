@@ -9,7 +9,9 @@ import pytest
 
 from surestep.compat.finding import Finding, Verdict
 from surestep.compat.reading import file_of_module, read_script
+from surestep.compat.refused import RefusedName
 from surestep.compat.verdicts import all_findings, names_refused
+from surestep.errors import NotServedError
 from tests.compat.running import execute
 
 REFUSED_NAME = "from transformers.trainer_jit_checkpoint import JITCheckpointCallback\n"
@@ -59,6 +61,8 @@ def test_a_name_is_found_however_it_is_taken(tmp_path: Path, text: str, what: st
         (REFUSED_NAME, {"trainer_jit_checkpoint.JITCheckpointCallback": Verdict.REFUSED}),
         ("from transformers import TFTrainer", {"TFTrainer": Verdict.REFUSED}),
         ("from transformers.trainer_utils import nothing", {"trainer_utils.nothing": Verdict.REFUSED}),
+        ("from transformers import AdamW", {"AdamW": Verdict.SERVED}),
+        ("from transformers import SequentialDistributedSampler", {"SequentialDistributedSampler": Verdict.REFUSED}),
         ("from transformers import TFTrainer, Trainer", {"TFTrainer": Verdict.REFUSED, "Trainer": Verdict.SERVED}),
     ],
 )
@@ -203,17 +207,17 @@ def test_the_table_says_what_becomes_of_what(tmp_path: Path) -> None:
 
 
 def test_a_name_that_nobody_serves_is_told_before_the_work_begins(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(f"print('working', flush=True)\nimport transformers\n{REFUSED_NAME}")
+    (tmp_path / "script.py").write_text(f"print('working', flush=True)\n{REFUSED_NAME}\nJITCheckpointCallback()\n")
     ended = execute("script.py", folder=tmp_path)
     lines = ended.err.splitlines()
 
     assert ended.code == 1
     assert ended.out == "working\n"
-    told = "WARNING surestep: script.py:3: trainer_jit_checkpoint.JITCheckpointCallback is not served: it reaches into"
+    told = "WARNING surestep: script.py:2: trainer_jit_checkpoint.JITCheckpointCallback is not served: it reaches into"
     assert lines[1].startswith(told)
-    assert lines[-1].startswith("surestep.errors.UnservedNameError: transformers.trainer_jit_checkpoint.")
+    assert lines[-1].startswith("surestep.errors.NotServedError: transformers.trainer_jit_checkpoint.")
     first = next(line.strip() for line in lines if "File " in line)
-    assert first == f'File "{tmp_path / "script.py"}", line 3, in <module>'
+    assert first == f'File "{tmp_path / "script.py"}", line 4, in <module>'
 
 
 def test_a_script_that_never_reaches_the_name_runs(tmp_path: Path) -> None:
@@ -222,3 +226,18 @@ def test_a_script_that_never_reaches_the_name_runs(tmp_path: Path) -> None:
 
     assert (ended.code, ended.out) == (0, "done\n")
     assert "is not served" in ended.err
+
+
+def test_a_refused_name_can_be_held_and_not_used() -> None:
+    name = RefusedName("transformers.trainer.Gone", "there is none; take Other")
+
+    assert repr(name) == "<transformers.trainer.Gone is not served: there is none; take Other.>"
+    assert not isinstance(name, name)
+    assert not issubclass(int, name)
+    assert not hasattr(name, "method")
+    with pytest.raises(NotServedError, match=r"Gone is not served: there is none; take Other\."):
+        name(1, key=2)
+    with pytest.raises(NotServedError, match="take Other"):
+        exec("class Mine(name): pass", {"name": name})
+    with pytest.raises(AttributeError, match="take Other"):
+        _ = name.method

@@ -116,6 +116,25 @@ assert issubclass(TensorBoardCallback, transformers.TrainerCallback)
     assert ended.err.count("serves the Trainer") == 1
 
 
+@pytest.mark.parametrize("first", ["", "import transformers\nfrom transformers import PreTrainedModel\n"])
+def test_names_of_older_years_are_at_the_top_as_long_as_it_is_installed(tmp_path: Path, first: str) -> None:
+    program = f"""
+{first}import surestep.compat
+surestep.compat.install()
+import transformers as top
+from transformers import AdamW, DataCollatorForWholeWordMask, EvaluationStrategy, PreTrainedModel
+from transformers.optimization import AdamW as own
+assert AdamW is own is top.AdamW and AdamW.__module__.startswith("surestep.")
+assert not hasattr(top.models, "AdamW") and not hasattr(top.integrations, "AdamW")
+surestep.compat.uninstall()
+import transformers
+assert not hasattr(transformers, "AdamW") and not hasattr(top, "AdamW")
+"""
+    ended = python("-c", program, folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+
+
 def test_a_notebook_that_installs_serves_its_workers_too(tmp_path: Path) -> None:
     program = """
 import os, subprocess, sys

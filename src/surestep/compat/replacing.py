@@ -11,10 +11,11 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any, NamedTuple
 
 from surestep.compat.homes import HOMES, REFUSED
+from surestep.compat.older_top import offer, take_back
 from surestep.compat.stand_in import PACKAGE, StandIn, original_name
 from surestep.logs import get_logger
 
@@ -30,6 +31,7 @@ class Place(NamedTuple):
 
 
 Places = dict[int, Place]  # by the id of the value
+_PLAIN = (NoneType, bool, int, float, str, bytes, tuple)
 
 
 @dataclass
@@ -49,10 +51,12 @@ class Replaced:
         replaced.values = [(module, name, vars(module)[name]) for module, name in _held(places)]
         for module, name, value in replaced.values:
             _renew(module, name, places[id(value)])
+        offer()
         return replaced
 
     def put_back(self) -> None:
         """Restore the modules and values; what was loaded meanwhile and holds names of ours gets the original's."""
+        take_back()
         places = _taken_up()
         for name in [name for name in HOMES if isinstance(sys.modules.get(name), StandIn)]:
             _take_out(name)
@@ -94,7 +98,7 @@ def _renew(module: ModuleType, name: str, place: Place) -> None:
     if hasattr(module, "_class_to_module"):
         # A lazy module looks its names up again when they are asked for.
         del vars(module)[name]
-    elif place.name not in REFUSED.get(place.module, ()):
+    else:
         vars(module)[name] = getattr(importlib.import_module(place.module), place.name)
 
 
@@ -136,9 +140,13 @@ def _taken_up() -> Places:
         Place(module.__name__, name, value)
         for module in stand_ins
         for name, value in vars(module).items()
-        if name in HOMES[module.__name__] or getattr(value, "__module__", None) == module.__name__
+        if _is_ours(module.__name__, name) or getattr(value, "__module__", None) == module.__name__
     ]
     return _places([*names, *map(_place_of, stand_ins)])
+
+
+def _is_ours(module: str, name: str) -> bool:
+    return name in HOMES[module] or name in REFUSED.get(module, ())
 
 
 def _place_of(module: ModuleType) -> Place:
@@ -147,8 +155,8 @@ def _place_of(module: ModuleType) -> Place:
 
 
 def _places(found: Iterable[Place]) -> Places:
-    """Index what has an identity of its own: modules, classes and functions, not numbers and texts."""
-    return {id(place.value): place for place in found if callable(place.value) or isinstance(place.value, ModuleType)}
+    """Index what has an identity of its own: modules, classes, functions, tables, but not numbers and texts."""
+    return {id(place.value): place for place in found if not isinstance(place.value, _PLAIN)}
 
 
 def _built_on(places: Places) -> list[ModuleType]:

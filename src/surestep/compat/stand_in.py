@@ -78,9 +78,9 @@ class StandInLoader:
         if name in self._homes:
             return getattr(importlib.import_module(self._homes[name]), name)
         if name in self._refused:
-            from surestep.errors import UnservedNameError
+            from surestep.compat.refused import RefusedName
 
-            raise UnservedNameError(f"{self.spec.name}.{name} is not served: {self._refused[name]}.")
+            return RefusedName(f"{self.spec.name}.{name}", self._refused[name])
         if name == "__all__":
             return self.names()
         # Tools ask every module for names of this kind: none of these is worth running the original for.
@@ -131,7 +131,10 @@ class Finder:
         if not name.startswith(PACKAGE):
             return None
         from surestep.compat.homes import HOMES, REFUSED
+        from surestep.compat.older_top import LAZY, offering
 
+        if name == LAZY and (found := self._find_behind(name, path, target)) is not None:
+            return offering(found)
         if name not in HOMES:
             return None
         # Asked twice: one spec becomes the stand-in's, the other stays the original's.

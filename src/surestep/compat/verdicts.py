@@ -9,6 +9,7 @@ from functools import cache
 
 from surestep.compat.finding import Finding, Verdict
 from surestep.compat.homes import HOMES, KEPT, REFUSED
+from surestep.compat.older_top import ONCE_AT_THE_TOP
 from surestep.compat.reading import Reading, Taken, file_of_module
 from surestep.compat.stand_in import PACKAGE
 
@@ -43,7 +44,7 @@ def _names(taken: Iterable[Taken], offered: set[str] | None = None) -> Iterator[
     """Yield what becomes of names. `offered` are those of the original's top module; None leaves unknown ones alone."""
     for one in taken:
         top = one.module == PACKAGE
-        owner = _owner(one.name, search=offered is not None) if top else one.module if one.module in HOMES else None
+        owner = _owner(one.name, offered) if top else one.module if one.module in HOMES else None
         what = f"{one.module}.{one.name}".removeprefix(f"{PACKAGE}.")
         if owner is not None:
             yield Finding(what, *_of_owner(owner, one.name), one.place)
@@ -51,13 +52,16 @@ def _names(taken: Iterable[Taken], offered: set[str] | None = None) -> Iterator[
             yield Finding(what, Verdict.REFUSED, f"{_version()} has no {one.name}", one.place)
 
 
-@cache
-def _owner(name: str, *, search: bool) -> str | None:
-    """Return the replaced module from which the original's top offers a name; `search` the sources as well."""
+def _owner(name: str, offered: set[str] | None) -> str | None:
+    """Return the replaced module from which the original's top offers a name; look into sources where `offered` is."""
+    if name in ONCE_AT_THE_TOP:
+        return ONCE_AT_THE_TOP[name]
+    if offered is not None and name not in offered:
+        return None
     for module in HOMES:
         if name in HOMES[module] or name in REFUSED.get(module, ()):
             return module
-    return next((module for module in HOMES if search and name in _source(module).defined), None)
+    return next((module for module in HOMES if offered is not None and name in _source(module).defined), None)
 
 
 def _of_owner(module: str, name: str) -> tuple[Verdict, str]:
