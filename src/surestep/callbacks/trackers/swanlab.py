@@ -38,6 +38,7 @@ class SwanLabCallback(Tracker):
         super().__init__(strict=strict)
         self._swanlab = self._library
         self._was_open = False
+        self._given: set[tuple[int, str]] = set()
         if os.environ.get("SWANLAB_LOG_MODEL") is not None:
             _logger.warning("SWANLAB_LOG_MODEL is set, but SwanLab does not take models yet: none is sent.")
 
@@ -48,7 +49,7 @@ class SwanLabCallback(Tracker):
         if not self._was_open:
             swanlab.init(**self._settings(args, state))
         run = swanlab.get_run()
-        self.run_id = run.id
+        self.run_id, self._given = run.id, set()
         run.config.update(run_config(args, model))
         count = num_parameters(model)
         if count is not None:
@@ -73,12 +74,18 @@ class SwanLabCallback(Tracker):
             return Sent(record)
         part = Path(run.dir)
         files = [file for file in part.parent.glob(f"run-*-{run.id}/run-{run.id}.swanlab") if file.parent != part]
-        return Stored((point for file in files for point in _points(file)), record)
+        self._given = {point for file in files for point in _points(file)}
+        return Stored(self._given, record)
 
     def send(self, entry: Entry) -> None:
         """Log an entry; figures of the whole training are under `single_value/`."""
         single = {f"single_value/{name}": value for name, value in entry.summary().items()}
-        self._swanlab.get_run().log({**entry.series(), **single, _STEP: entry.step}, step=entry.step)
+        values = {**entry.series(), **single, _STEP: entry.step}
+        # One value for each name and step: the epoch comes with the loss and again with an evaluation.
+        new = {name: value for name, value in values.items() if (entry.step, name) not in self._given}
+        if new:
+            self._swanlab.get_run().log(new, step=entry.step)
+        self._given = {point for point in self._given if point[0] >= entry.step} | {(entry.step, name) for name in new}
 
     def end_run(self, *, failed: bool) -> None:
         """Finish the run."""

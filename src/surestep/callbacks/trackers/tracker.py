@@ -50,7 +50,7 @@ class Tracker(Reporter):
         super().__init__(strict=strict)
         self.run_id: str | None = None
         self._initialized = False
-        self._is_training = False
+        self._is_training = self._has_trained = False
         self._folder: Path | None = None
         self._resumed: Record | None = None
         self._record: Record | None = None
@@ -104,14 +104,14 @@ class Tracker(Reporter):
         """Open the run; first send what of the log of a resumed training it lacks."""
         if not state.is_world_process_zero:
             return
-        if state.is_hyper_param_search and self._initialized:
+        if self._initialized and (state.is_hyper_param_search or (self._has_trained and not self.stays_open)):
             self._end(failed=False)
         if self._resumed is not None:
             self._initialized = False
         elif not self._initialized:
             self.run_id = None
         self._known = None
-        self._is_training = True
+        self._is_training = self._has_trained = True
         self._set_reopen(args, state, model)
         self._open(must=self._resumed is None or self.strict)
         if state.global_step:
