@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -25,17 +26,18 @@ Curves = dict[str, list[tuple[int, float]]]
 def run(folder: Path, tracker: str, *, expect: int = 0, env: dict[str, str] | None = None, **settings: Any) -> str:
     """Train in a process of its own in `folder`, and return what it printed."""
     given = {"output_dir": str(folder / "out"), "report_to": tracker, "max_steps": 12, "save_steps": 5, **settings}
-    return _python(folder, [str(PROGRAM), json.dumps(given)], expect, env)
+    # Away from the repository, which some clients would look through.
+    program = shutil.copy(PROGRAM, folder)
+    return _python(folder, [str(program), json.dumps(given)], expect, env)
 
 
 def script(folder: Path, text: str, *, expect: int = 0, env: dict[str, str] | None = None) -> str:
     """Run a script in `folder`, with `train(**settings)` at hand as in `program.py`, and return what it printed."""
-    given = f"""
-import sys
-sys.path.insert(0, {str(PROGRAM.parent)!r})
+    shutil.copy(PROGRAM, folder)
+    given = """
 import program
 def train(**settings):
-    return program.train({{"output_dir": "out", "save_steps": 5, "max_steps": 8, **settings}})
+    return program.train({"output_dir": "out", "save_steps": 5, "max_steps": 8, **settings})
 """
     return _python(folder, ["-c", given + textwrap.dedent(text)], expect, env)
 
@@ -92,7 +94,8 @@ def _near(value: float) -> Any:
     return pytest.approx(value, rel=1e-6)
 
 
-def assert_no_network(folder: Path) -> None:
-    """Assert that nothing tried to reach another machine."""
+def assert_no_network(folder: Path, *, but: str = "nobody") -> None:
+    """Assert that nothing tried to reach another machine, `but` excepted."""
     noted = folder / "network.txt"
-    assert not noted.exists(), noted.read_text()
+    tried = noted.read_text().splitlines() if noted.exists() else []
+    assert [address for address in tried if but not in address] == []

@@ -71,7 +71,7 @@ class ClearMLCallback(Tracker):
         ignore = f"{section}/_ignore_hparams_ui_overrides_"
         if self._clearml.Task.running_locally():
             task.set_parameter(name=ignore, value=True, value_type=bool)
-            task.set_parameters({f"{section}/{name}": value for name, value in args.to_dict().items()}, __update=True)
+            task.update_parameters({f"{section}/{name}": value for name, value in args.to_dict().items()})
         elif not task.get_parameter(ignore, default=True, cast=True):
             task.connect(args, section)
         if model_config(model) and self._clearml.Task.running_locally():

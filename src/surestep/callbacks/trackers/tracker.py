@@ -6,8 +6,11 @@ sent is written down (record.py), what is on its way is kept (outbox.py).
 
 from __future__ import annotations
 
+import random
+import threading
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,13 +93,13 @@ class Tracker(Reporter):
         self._folder = run_folder(args, state)
         earlier = self._earlier(args)
         self.run_id = self.run_id if earlier is None else earlier.run
-        self.open_run(args, state, model)
-        self._initialized = True
+        with _own_random():
+            self.open_run(args, state, model)
         if earlier is not None and earlier.run == self.run_id:
             self._record, self._known = earlier, self.known(earlier)
         elif self._record is None or self._record.run != self.run_id:
             self._record, self._known = Record(str(self.run_id), args.run_name), None
-        self._resumed = None
+        self._initialized, self._resumed = True, None
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -260,3 +263,18 @@ class Tracker(Reporter):
     def _end(self, *, failed: bool) -> None:
         self._initialized = False
         self._guarded("the end of the run", partial(self.end_run, failed=failed))
+
+
+@contextmanager
+def _own_random() -> Iterator[None]:
+    """Let a client make names of its own: seeded as the training is, those of two runs would be the same."""
+    if threading.current_thread() is not threading.main_thread():
+        # The generator belongs to the training; only its own thread may put it back.
+        yield
+        return
+    before = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(before)
