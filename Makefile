@@ -4,12 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test test-search check bench soak format clean help
+.PHONY: demo test test-search test-trackers check bench soak format clean help
 
 help:
 	@echo "make demo    train on real data: 1,797 handwritten digits, about a minute"
 	@echo "make test    everything a contributor must pass"
 	@echo "make test-search    searches with Ray Tune and W&B, in an environment of their own"
+	@echo "make test-trackers  each tracker with its client, in an environment of its own"
 	@echo "make check   the static part: format, lint, types, layers"
 	@echo "make bench   the figures behind the README, printed"
 	@echo "make soak    the long runs, and mutation testing: what the tests notice"
@@ -59,6 +60,9 @@ test: check
 test-search: .venv-search/.done
 	OMP_NUM_THREADS=1 .venv-search/bin/python -m pytest tests/searchers
 
+test-trackers: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trackers.environments $(TRACKERS)
+
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
@@ -67,4 +71,4 @@ soak: .venv/.soak
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.mutation
 
 clean:
-	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-trackers build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
