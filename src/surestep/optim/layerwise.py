@@ -87,6 +87,11 @@ class LayerWiseDummyScheduler(LRScheduler):
         self.default_lr = kwargs["lr"]
         super().__init__(LayerWiseDummyOptimizer(**kwargs))
 
+    def step(self, epoch: int | None = None) -> None:
+        """Note the rates that the hooks have come to; there is nothing to set."""
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._last_lr = self.get_lr()
+
     def get_lr(self) -> list[Any]:
         """Return the rate of every group of every optimizer."""
         optimizers = vars(self.optimizer)["optimizer_dict"]

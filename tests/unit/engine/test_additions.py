@@ -107,3 +107,24 @@ def test_backend_and_mode_reach_torch(monkeypatch: pytest.MonkeyPatch, backend: 
     compile_model(nn.Linear(1, 1), backend=backend, mode=mode)
 
     assert told == [given]
+
+
+def test_noise_is_switched_on_and_off_as_by_the_original() -> None:
+    from transformers.integrations import neftune as theirs
+
+    from surestep.engine import additions as ours
+
+    drawn = []
+    for room in (ours, theirs):
+        model = Embedded()
+        with torch.no_grad():
+            model.table.weight.fill_(1.0)
+        handle = room.activate_neftune(model, 5.0)
+        torch.manual_seed(3)
+        noisy = model(TOKENS)
+        room.deactivate_neftune(model, handle)
+        assert not hasattr(model.table, "neftune_noise_alpha")
+        drawn.append((noisy, model(TOKENS)))
+
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][1], drawn[1][1])

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from surestep.errors import ArgumentError
 from surestep.metrics import memory
-from surestep.metrics.memory import MemoryMeter
+from surestep.metrics.memory import MemoryMeter, TrainerMemoryTracker
 
 CPU = torch.device("cpu")
 MB = 2**20
@@ -131,3 +132,34 @@ def test_a_real_process_can_be_measured() -> None:
     meter.stop("train", metrics)
 
     assert metrics["train_mem_cpu_alloc_delta"] > 32 * MB
+
+
+def test_a_stage_is_known_by_the_method_that_calls(process: Resident) -> None:
+    class Runner:
+        def __init__(self) -> None:
+            self.tracker = TrainerMemoryTracker(device=torch.device("cpu"))
+            self.tracker.start()
+            self.tracker.stop_and_update_metrics()
+
+        def train(self) -> dict[str, float]:
+            metrics: dict[str, float] = {}
+            self.tracker.start()
+            self.evaluate()
+            self.tracker.stop_and_update_metrics(metrics)
+            return metrics
+
+        def evaluate(self) -> None:
+            self.tracker.start()
+            self.tracker.stop_and_update_metrics({})
+
+        def elsewhere(self) -> None:
+            self.tracker.start()
+
+    runner = Runner()
+    kinds = ("alloc_delta", "peaked_delta")
+
+    names = [f"{stage}_mem_cpu_{kind}" for stage in ("init", "train") for kind in kinds]
+    assert sorted(runner.train()) == sorted([*names, "before_init_mem_cpu"])
+    with pytest.raises(ArgumentError, match="elsewhere is no stage of a run"):
+        runner.elsewhere()
+    TrainerMemoryTracker(skip_memory_metrics=True).start()

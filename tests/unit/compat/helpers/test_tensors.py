@@ -64,6 +64,13 @@ def test_what_does_not_fit_is_not_joined(one: Any, other: Any) -> None:
         ours.nested_concat(one, other)
 
 
+@pytest.mark.parametrize(
+    ("name", "pair"), [("torch_pad_and_concatenate", "wider"), ("numpy_pad_and_concatenate", "ragged arrays")]
+)
+def test_each_kind_is_joined_by_a_name_of_its_own(name: str, pair: str) -> None:
+    assert same(getattr(ours, name)(*PAIRS[pair]), getattr(theirs, name)(*PAIRS[pair]))
+
+
 NESTED = {"x": (numbers(4, 2), [numbers(4)]), "y": numbers(4, 3, dtype=torch.bfloat16)}
 HOST = [arrays(4, 2), (arrays(4, 3, 2),)]
 CALLS: dict[str, Callable[[Any], Any]] = {
