@@ -31,7 +31,6 @@ def _is_for_one_process(config: Any) -> bool:
     return not config.dispatch_batches and replace(config, dispatch_batches=None) == same
 
 
-_PROCESSES = "training on several processes"
 _SHARDING = "sharding over processes (FSDP)"
 _DEEPSPEED = "DeepSpeed"
 # Where a reader finds what is served and what is not.
@@ -40,7 +39,7 @@ PAGE = "docs/compatibility.md"
 UNSERVED: dict[str, Unserved] = {
     "eval_use_gather_object": Unserved("gathering objects over processes"),
     "enable_jit_checkpoint": Unserved("saving on a signal"),
-    "accelerator_config": Unserved(_PROCESSES, _is_for_one_process),
+    "accelerator_config": Unserved("splitting and dispatching batches", _is_for_one_process),
     "parallelism_config": Unserved("tensor and context parallelism"),
     "fsdp": Unserved(_SHARDING),
     "fsdp_config": Unserved(_SHARDING, _switches_nothing_on),

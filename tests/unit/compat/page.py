@@ -26,7 +26,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "compatibility.md"
 EXEC = "guides/running-existing-scripts.md"
 COMMAND = "python -m tests.unit.compat.page"
 
-SERVED, DIFFERENTLY, OLDER, ORIGINAL, REFUSED_WORD = "served", "differently", "older name", "the original's", "refused"
+SERVED, DIFFERENTLY, OLDER = "served", "differently", "older name"
+ORIGINAL, NOT_YET, REFUSED_WORD = "the original's", "not yet", "refused"
 # Rows of the differences that do not call what they are about by its name.
 SILENT = {
     "_save_checkpoint": ("C1", "C2"),
@@ -103,13 +104,13 @@ def methods() -> Iterator[Row]:
     theirs = {**vars(transformers.Trainer), **vars(transformers.Seq2SeqTrainer)}
     for name in sorted(name for name in theirs if not name.startswith("__")):
         if name in UNCALLED:
-            yield Row(name, REFUSED_WORD, f"as an override: {UNCALLED[name]}")
+            yield Row(name, REFUSED_WORD, f"nothing calls it: {UNCALLED[name]}")
         else:
             assert hasattr(surestep.Seq2SeqTrainer, name), f"{name} is neither there nor in older_names.UNCALLED"
             yield _plain(name)
     for name in sorted(name for name in {*UNCALLED, *GONE_METHODS} - theirs.keys()):
         why = UNCALLED.get(name) or GONE_METHODS[name]
-        yield Row(name, OLDER, f"no longer called: {why}")
+        yield Row(name, OLDER, f"nothing calls it: {why}")
 
 
 def events() -> Iterator[Row]:
@@ -125,7 +126,7 @@ def arguments() -> Iterator[Row]:
     for field in dataclasses.fields(transformers.Seq2SeqTrainingArguments):
         assert field.name in ours, f"{field.name} is no field here"
         if field.name in UNSERVED:
-            yield Row(field.name, REFUSED_WORD, f"what it can switch on is not served yet: {UNSERVED[field.name].what}")
+            yield Row(field.name, NOT_YET, UNSERVED[field.name].what)
         else:
             yield _plain(field.name)
 
@@ -179,6 +180,7 @@ training modules, each method of its trainers, each event and each argument.
 | {DIFFERENTLY} | served, and in some case not the same: the rows of [Differences](differences.md) say how |
 | {OLDER} | a name that only older versions have, and that scripts still use |
 | {ORIGINAL} | not offered here; the original's own answers under [`surestep exec`]({EXEC}) |
+| {NOT_YET} | taken at its default; what else it can switch on is an error |
 | {REFUSED_WORD} | an error that says why, when it is asked for |
 
 Every name can be imported from `surestep` and, where a module of that name is given, from there: `from surestep import
