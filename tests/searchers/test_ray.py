@@ -117,7 +117,7 @@ def test_a_trial_takes_over_the_checkpoint_of_a_better_one(tmp_path: Path) -> No
 
     # The one that did not learn goes on where the other was, with another rate, and comes as far.
     assert min(rates) > 1e-3
-    assert max(values) < 10 * min(values) < 1.0
+    assert max(values) < 0.5
 
 
 def test_the_model_may_depend_on_the_trial(tmp_path: Path) -> None:
