@@ -76,7 +76,7 @@ def test_values_of_one_trial_do_not_reach_the_next(tmp_path: Path) -> None:
 
 
 def test_a_callback_with_a_memory_begins_each_trial_without_it(tmp_path: Path) -> None:
-    stopping = EarlyStoppingCallback(early_stopping_patience=2)
+    stopping = EarlyStoppingCallback(early_stopping_patience=9)
     counts: list[int] = []
 
     class Notes(TrainerCallback):
@@ -84,8 +84,9 @@ def test_a_callback_with_a_memory_begins_each_trial_without_it(tmp_path: Path) -
             counts.append(stopping.early_stopping_patience_counter)
 
     settings = {"metric_for_best_model": "loss", "load_best_model_at_end": True, "save_strategy": "epoch"}
-    trainer = searching(tmp_path, callbacks=[stopping, Notes()], lr_scheduler_type="constant", **settings)
-    # Far too fast, so that the second evaluation is worse than the first.
+    schedule = {"lr_scheduler_type": "constant", "num_train_epochs": 4}
+    trainer = searching(tmp_path, callbacks=[stopping, Notes()], **schedule, **settings)
+    # Far too fast, so that evaluations grow worse.
     trainer.hyperparameter_search(lambda trial: {"learning_rate": 20.0, "seed": trial.number + 1}, n_trials=2)
 
     assert counts == [0, 0]
