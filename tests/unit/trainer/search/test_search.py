@@ -83,11 +83,11 @@ def test_a_callback_with_a_memory_begins_each_trial_without_it(tmp_path: Path) -
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             counts.append(stopping.early_stopping_patience_counter)
 
-    settings = {"metric_for_best_model": "loss", "load_best_model_at_end": True, "save_strategy": "epoch"}
-    schedule = {"lr_scheduler_type": "constant", "num_train_epochs": 4}
-    trainer = searching(tmp_path, callbacks=[stopping, Notes()], **schedule, **settings)
-    # Far too fast, so that evaluations grow worse.
-    trainer.hyperparameter_search(lambda trial: {"learning_rate": 20.0, "seed": trial.number + 1}, n_trials=2)
+    settings = {"metric_for_best_model": "score", "load_best_model_at_end": True, "save_strategy": "epoch"}
+    # A score that never grows: every evaluation but the first counts.
+    score = {"compute_metrics": lambda prediction: {"score": 0.5}}
+    trainer = searching(tmp_path, callbacks=[stopping, Notes()], **score, **settings)
+    trainer.hyperparameter_search(lambda trial: {"seed": trial.number + 1}, n_trials=2)
 
     assert counts == [0, 0]
 
