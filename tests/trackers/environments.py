@@ -73,6 +73,11 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
+def tests_of(name: str) -> list[str]:
+    """Return the files of tests that need the client of a tracker."""
+    return [f"tests/trackers/test_{name}.py", "tests/parity/test_differences_trackers.py"]
+
+
 def try_out(name: str) -> Outcome:
     """Install a tracker's client and run its tests."""
     outcome, start = Outcome(name), time.monotonic()
@@ -85,7 +90,7 @@ def try_out(name: str) -> Outcome:
         outcome.version = last_line(
             subprocess.run([python, "-c", about], capture_output=True, text=True, check=True).stdout
         )
-        tests = [python, "-m", "pytest", "-q", "-p", "no:randomly", f"tests/trackers/test_{name}.py"]
+        tests = [python, "-m", "pytest", "-q", "-p", "no:randomly", *tests_of(name)]
         done = subprocess.run(tests, cwd=ROOT, capture_output=True, text=True, check=False)
         outcome.passed = done.returncode == 0
         outcome.result = re.sub(r" in \d.*", "", last_line(done.stdout))
