@@ -47,6 +47,10 @@ class UnservedNameError(SurestepError, ImportError):
     """A name of the original that nothing here serves; the message says why."""
 
 
+class PreflightError(SurestepError, ValueError):
+    """What a preflight found before the first step; the message says all of it, and what to write instead."""
+
+
 class MigrationError(SurestepError, ValueError):
     """A file that cannot be brought to today's spelling, because it cannot be read as what it is."""
 

@@ -54,7 +54,7 @@ class Beginning:
         """Make the trainer what it was; what it made itself for the failed attempt is dropped."""
         trainer, updating = self._trainer, self._updating()
         if trainer.model_init is None:
-            self._put_weights_back()
+            self.put_weights_back()
         for name in ("optimizer", "lr_scheduler"):
             if name not in self._updates:
                 setattr(trainer, name, None)
@@ -66,7 +66,8 @@ class Beginning:
         trainer.control, trainer.current_flos = type(trainer.control)(), 0.0
         restore_random_state(self._random)
 
-    def _put_weights_back(self) -> None:
+    def put_weights_back(self) -> None:
+        """Make parameters and buffers what they were, without gradients."""
         with torch.no_grad():
             for tensor, (value, trained) in zip(self._tensors(), self._weights, strict=True):
                 tensor.requires_grad_(trained)

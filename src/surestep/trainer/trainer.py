@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -48,6 +48,9 @@ from surestep.training.loop import training_loop
 from surestep.training.plan import Plan
 from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
+
+if TYPE_CHECKING:
+    from surestep.trainer.preflight.report import PreflightReport
 
 logger = get_logger(__name__)
 
@@ -283,6 +286,8 @@ class Trainer(OlderPoints):
             self._renew_model(trial)
             check_quantised(self.model)
             check_trainable(self.model)
+            if self.args.preflight:
+                self.preflight().raise_for_problems()
             self._store = self._make_store()
             if self.args.save_strategy != SaveStrategy.NO:
                 on_main(self._world, self._store.claim)
@@ -302,6 +307,21 @@ class Trainer(OlderPoints):
             self._memory_tracker.stop("train")
             self._store.release()
             self._close_callbacks()
+
+    def preflight(self) -> PreflightReport:
+        """Try what `train()` will do, in seconds, and undo it to the last bit: the run is the same with and without.
+
+        One training step (at most two micro-batches), one batch of each evaluation set with its metrics, one save into
+        a scratch folder and one load. Prints a table and returns it as a `PreflightReport`, whose `problems` say what
+        to write instead. `preflight=True` in the arguments does it before every training and raises `PreflightError`.
+        Callbacks and trackers hear nothing of it.
+        """
+        from surestep.trainer.preflight.flight import preflight
+
+        report = preflight(self)
+        if self.is_world_process_zero():
+            report.show()
+        return report
 
     def _renew_model(self, trial: Any) -> None:
         """Make the model anew where there is a `model_init`, and place one that waited for training."""

@@ -21,6 +21,7 @@ OURS = {
     "max_grad_value",
     "adaptive_clip_ratio",
     "fp8",
+    "preflight",
     "sampling_weights",
 }
 # The original's object is of its own class.

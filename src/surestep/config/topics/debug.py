@@ -17,6 +17,14 @@ class DebugArguments:
         default="", metadata={"help": "What to watch, separated by spaces: underflow_overflow, tpu_metrics_debug."}
     )
     skip_memory_metrics: bool = field(default=True, metadata={"help": "Leave memory figures out of the metrics."})
+    preflight: bool = field(
+        default=False,
+        kw_only=True,
+        metadata={
+            "help": "Before training, try a step, an evaluation batch, a save and a load, undo them, and stop where "
+            "something is wrong."
+        },
+    )
 
 
 def _options(name: str, value: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from surestep.data.loaders import LoaderSettings, build_loader, has_length, num_
 from surestep.data.samplers import SequentialSampler, WeightedSeededSampler
 from surestep.data.sources import as_dataset
 from surestep.data.weights import sampling_weights
-from surestep.errors import ArgumentError
+from surestep.errors import ArgumentError, DataError
 from surestep.trainer.points.face import Face
 
 
@@ -96,6 +96,9 @@ class LoadingPoints(Face):
         del dataloader_key  # kept for overrides written for the original; get_eval_dataloader keeps its loaders itself
         args, collator = self.args, self.data_collator
         dataset = as_dataset(dataset, "train_dataset" if is_training else "eval_dataset")
+        if has_length(dataset) and len(dataset) == 0:
+            which = "train_dataset" if is_training else "eval_dataset"
+            raise DataError(f"{which} is empty; give a dataset with at least one sample")
         if has_columns(dataset):
             dataset = self._remove_unused_columns(dataset, description=description)
         else:

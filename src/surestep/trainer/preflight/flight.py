@@ -1,0 +1,217 @@
+"""One step, one batch of each evaluation set, one save and load, on the real trainer; then everything as before."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from surestep.checkpoint.layout import folder_name
+from surestep.config.enums import IntervalStrategy, SaveStrategy
+from surestep.data.loaders import set_epoch
+from surestep.errors import CheckpointError
+from surestep.runtime.nested import batch_length
+from surestep.trainer.assemble import make_plan, prepared_model
+from surestep.trainer.batch_size import Beginning
+from surestep.trainer.preflight import look
+from surestep.trainer.preflight.hints import explain
+from surestep.trainer.preflight.report import PreflightReport, Stage
+from surestep.training.events import Events
+from surestep.training.protocols import Group
+from surestep.training.tally import Tally
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+
+# More of a step says nothing new.
+_MICRO_BATCHES = 2
+_MISFITS = r"Using a target size .* that is different to the input size"
+
+
+def preflight(trainer: Trainer) -> PreflightReport:
+    """Try what the run will do, undo it to the last bit, and return what was found."""
+    report = PreflightReport()
+    with _undone(trainer), prepared_model(trainer):
+        trainer.callback_handler = Events(trainer, [], model=trainer.model, processing_class=trainer.processing_class)
+        with report.stage("training batch", explain) as stage:
+            batches, plan = _fetch(trainer, stage)
+        with report.stage("training step", explain) as stage:
+            if not stage.skipped:
+                _step(trainer, stage, batches, plan)
+        with report.stage("evaluation batch", explain) as stage:
+            if not stage.skipped:
+                _evaluate(trainer, stage)
+        with report.stage("save and load", explain) as stage:
+            if not stage.skipped:
+                _save_and_load(trainer, stage, plan)
+    return report
+
+
+@contextmanager
+def _undone(trainer: Trainer) -> Iterator[None]:
+    """Make the trainer, its model, optimizer, callbacks and generators what they were when the body ends."""
+    beginning = Beginning(trainer)
+    own, engine = dict(vars(trainer)), dict(vars(trainer.engine))
+    modes = {module: module.training for module in trainer.model.modules()}
+    control = copy.copy(trainer.control)
+    trainer.state, trainer.control = copy.deepcopy(trainer.state), copy.copy(trainer.control)
+    trainer.is_in_train = True
+    try:
+        yield
+    finally:
+        # What the body made (optimizer, schedule) goes first, so that only what was there is put back.
+        for holder, before in ((trainer, own), (trainer.engine, engine)):
+            vars(holder).clear()
+            vars(holder).update(before)
+        beginning.put_back()
+        if trainer.model_init is not None:
+            beginning.put_weights_back()
+        trainer.control = control
+        trainer.current_flos = own["current_flos"]
+        for module, training in modes.items():
+            module.training = training
+
+
+def _fetch(trainer: Trainer, stage: Stage) -> tuple[list[Any], Any]:
+    loader = trainer.get_train_dataloader()
+    plan = make_plan(trainer, loader)
+    set_epoch(loader, 0)
+    batches = list(islice(iter(loader), min(plan.group_size(0), _MICRO_BATCHES)))
+    if not batches:
+        stage.problems.append("The training data gave not a single batch. Give it at least one sample.")
+        return batches, plan
+    stage.figures = look.describe(batches[0])
+    model = trainer.engine.unwrap(trainer.model)
+    stage.problems += [*look.inputs_of(batches[0], model), *look.labels_of(batches[0], model)]
+    return batches, plan
+
+
+def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None:
+    engine = trainer.engine
+    trainer.optimizer = trainer.optimizer if trainer.model_init is None else None
+    trainer.create_optimizer_and_scheduler(num_training_steps=plan.max_steps)
+    model = engine.unwrap(trainer.model)
+    stage.problems += look.optimizer_of(model, trainer.optimizer)
+    trainer.check_saveable()
+    assert trainer.optimizer is not None
+    engine.drive(trainer.optimizer, trainer.lr_scheduler, trainer._clipper(), steps_schedule=False)
+    engine.zero_grad()
+    trainer._train_mode(engine.model)
+    tally = Tally(engine.device, mean=engine.strategy.mean)
+    batches, items = trainer.get_batch_samples(iter(batches), len(batches), engine.device)
+    shares = engine.shares(len(batches)) if engine.ranks > 1 else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_MISFITS)
+        engine.forward_backward(trainer, Group(batches, items, len(batches), shares), tally, trainer.callback_handler)
+    tally.steps = 1
+    loss = tally.drain()
+    stage.problems += look.loss_of_step(loss)
+    if not stage.problems:
+        # Under a loss scale an overflow is its affair.
+        stage.problems += look.gradients_of(model, may_overflow=engine.precision.state_dict() is not None)
+    if not stage.problems:
+        engine.apply(tally, trainer.callback_handler)
+        norm = "" if tally.grad_norm is None else f", gradient norm {float(tally.grad_norm):.4g}"
+        stage.figures = f"loss {loss:.4g}{norm}{_memory(engine.device)}"
+
+
+def _memory(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    return f", peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+
+
+class _FirstBatch:
+    """A loader of the first batch of another."""
+
+    def __init__(self, loader: Any) -> None:
+        self.batch = next(iter(loader), None)
+        self.batch_size = getattr(loader, "batch_size", None)
+        # Of as many samples as there are, for whoever counts them.
+        self.dataset = [None] * (batch_length(self.batch) or 0)
+
+    def __len__(self) -> int:
+        return int(self.batch is not None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([] if self.batch is None else [self.batch])
+
+
+def _evaluate(trainer: Trainer, stage: Stage) -> None:
+    args = trainer.args
+    if trainer.eval_dataset is None or (args.eval_strategy == IntervalStrategy.NO and not args.eval_on_start):
+        stage.skipped = True
+        return
+    sets: list[str | None] = [*trainer.eval_dataset] if isinstance(trainer.eval_dataset, dict) else [None]
+    metrics: dict[str, Any] = {}
+    for name in sets:
+        loader = _FirstBatch(trainer.get_eval_dataloader(name))
+        prefix = "eval" if name is None else f"eval_{name}"
+        only_loss = True if trainer.compute_metrics is None else None
+        found = trainer.evaluation_loop(loader, "Evaluation", only_loss, metric_key_prefix=prefix).metrics or {}
+        metrics |= {key: value for key, value in found.items() if not key.endswith("_model_preparation_time")}
+    stage.figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float | int))
+    decides = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+    stage.problems += look.metrics_of(metrics, args.metric_for_best_model if decides else None)
+
+
+def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:
+    args = trainer.args
+    if args.save_strategy == SaveStrategy.NO:
+        stage.skipped = True
+        return
+    with tempfile.TemporaryDirectory(prefix="surestep-preflight-") as scratch:
+        trainer._staging_root = scratch
+        folder = Path(scratch) / folder_name(trainer.state.global_step)
+        folder.mkdir()
+        trainer._save_checkpoint(trainer.model_wrapped, None)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items() if torch.is_tensor(value)}
+        trainer._load_from_checkpoint(str(folder))
+        if not args.save_only_model:
+            trainer._load_optimizer_and_scheduler(str(folder))
+        changed = [
+            name
+            for name, value in trainer.model.state_dict().items()
+            if name in before and not _same(value, before[name])
+        ]
+    if changed:
+        raise CheckpointError(
+            f"What was saved and loaded again is not what it was: {', '.join(changed[:3])}. An override of _save or "
+            "save_model leaves weights out, or changes them."
+        )
+    free = shutil.disk_usage(_existing(trainer._output_folder)).free
+    needed = size * _checkpoints(trainer, plan)
+    stage.figures = f"{size / 2**20:.1f} MiB a checkpoint, {free / 2**30:.1f} GiB free"
+    if needed > free:
+        stage.problems.append(
+            f"The run keeps checkpoints of {needed / 2**30:.1f} GiB in all, and the disk of output_dir has "
+            f"{free / 2**30:.1f} GiB left. Set save_total_limit, save_only_model=True, or another output_dir."
+        )
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(torch.equal(one, other) or torch.isnan(one).any())
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _checkpoints(trainer: Trainer, plan: Any) -> int:
+    """Return how many checkpoints the run keeps at a time, the one being written included."""
+    args = trainer.args
+    if args.save_strategy == SaveStrategy.STEPS:
+        every = args.save_steps if args.save_steps >= 1 else max(1, int(args.save_steps * plan.max_steps))
+        count = max(1, int(plan.max_steps // every))
+    else:
+        count = plan.epochs if args.save_strategy == SaveStrategy.EPOCH else 1
+    return min(count, args.save_total_limit + 1) if args.save_total_limit else count

@@ -1,0 +1,140 @@
+"""What to write instead, for the errors that models, collators and loaders raise themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from surestep.errors import SurestepError
+
+Explain = Callable[[Exception], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A form of error, and what to do; `{0}`, `{1}` are what the form's groups caught."""
+
+    form: re.Pattern[str]
+    advice: str
+
+
+def _hint(form: str, advice: str) -> Hint:
+    return Hint(re.compile(form, re.IGNORECASE | re.DOTALL), advice)
+
+
+# The first that matches counts.
+_HINTS = (
+    _hint(
+        r"got an unexpected keyword argument '(\w+)'",
+        "A column called '{0}' reaches the model, whose forward takes none. Rename it to what forward takes, or leave "
+        "remove_unused_columns=True so that it is dropped.",
+    ),
+    _hint(
+        r"missing \d+ required (?:positional |keyword-only )?arguments?: (.+)",
+        "The batch lacks what forward needs: {0}. Name a column of the dataset so, or let the data_collator make it. "
+        "Text is left out of a batch: tokenize it first.",
+    ),
+    _hint(
+        r"target (-?\d+) is out of bounds",
+        "A label is {0}, which the model has no output for. Count classes from 0, make the model with as many "
+        "(num_labels), and mark what is to be ignored with -100.",
+    ),
+    _hint(
+        r"expected input batch_size \((\d+)\) to match target batch_size \((\d+)\)",
+        "The loss compares {0} predictions with {1} labels. Give one label a sample, or one a token where the model "
+        "predicts tokens.",
+    ),
+    _hint(
+        r"(?:index out of range in self|index \d+ is out of bounds|indexSelectLargeIndex)",
+        "An index is beyond its table: a token that the embeddings do not have, or a sequence longer than the "
+        "positions. Use the model's own tokenizer, or call model.resize_token_embeddings(len(tokenizer)), and truncate "
+        "sequences.",
+    ),
+    _hint(
+        r"(?:must have the same dtype|expected scalar type (?:double|float|half|bfloat16|long)|"
+        r"expected m1 and m2 to have the same dtype|found dtype \w+ but expected \w+|"
+        r"not implemented for '(?:long|int|char|byte)')",
+        "Inputs, labels or weights are of different number formats. Give inputs and labels of a regression as float32 "
+        "(tensor.float()), classes and tokens as whole numbers (tensor.long()).",
+    ),
+    _hint(
+        r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)",
+        "A layer takes {2} features and is given {1}. Make the model for the width of the data, or reshape the data.",
+    ),
+    _hint(
+        r"expected .*?(\d+)D.*? input|given groups=.*expected input.*to have (\d+) channels|"
+        r"expected (?:more than 1 value|\d+D)",
+        "The inputs do not have the dimensions that a layer takes (batch, then channels or features). Reshape them in "
+        "the dataset or the data_collator.",
+    ),
+    _hint(
+        r"(?:stack expects each tensor to be equal size|expected sequence of length \d+ at dim|inhomogeneous shape|"
+        r"Unable to create tensor)",
+        "Samples differ in length, and the data_collator does not pad them. Pass processing_class=tokenizer or "
+        "DataCollatorWithPadding, or let the dataset make all of one length.",
+    ),
+    _hint(
+        r"(?:too many dimensions 'str'|invalid data type 'str'|can't convert np.ndarray of type numpy.(?:str|object))",
+        "A column of text reaches the data_collator. Tokenize it first, or drop it.",
+    ),
+    _hint(
+        r"(?:does not require grad and does not have a grad_fn|element 0 of tensors does not require grad)",
+        "The loss hangs on no parameter: it was detached, made from numbers, or every parameter it uses is frozen. "
+        "Return the loss tensor itself, without .detach(), .item() or torch.no_grad().",
+    ),
+    _hint(
+        r"grad can be implicitly created only for scalar outputs",
+        "The loss has a value for each sample. Return its mean, or a pair of sum and weight.",
+    ),
+    _hint(
+        r"modified by an inplace operation",
+        "The model changes in place a tensor that backward needs. Write y = y + x in the place of y += x.",
+    ),
+    _hint(
+        r"trying to backward through the graph a second time",
+        "A tensor of an earlier batch is part of this loss. Detach what the model keeps between batches.",
+    ),
+    _hint(
+        r"(?:out of memory|can't allocate memory)",
+        "Memory is not enough for one step. Set a smaller per_device_train_batch_size (and a larger "
+        "gradient_accumulation_steps), activation_checkpointing=True, or bf16=True.",
+    ),
+    _hint(
+        r"(?:can't pickle|cannot pickle|can't get local object)",
+        "The dataset or the data_collator cannot be sent to the loading processes. Define it at the top of a module, "
+        "or set dataloader_num_workers=0.",
+    ),
+    _hint(
+        r"DataLoader worker .* (?:exited unexpectedly|is killed)",
+        "A loading process died, as a rule for want of memory. Set a smaller dataloader_num_workers.",
+    ),
+    _hint(
+        r"tensors? on (?:the same device|different devices)|expected all tensors to be on the same device",
+        "A tensor stayed on another device. Register it as a buffer of the model, or make it with device=x.device.",
+    ),
+    _hint(
+        r"using a target size \((.+?)\) that is different to the input size \((.+?)\)",
+        "Predictions of shape {1} are compared with labels of shape {0}, which torch spreads over each other without a "
+        "word. Give both one shape, for example with predictions.squeeze(-1).",
+    ),
+)
+
+
+def explain(error: BaseException) -> str:
+    """Return what an error means and what to do about it; errors of surestep say that themselves."""
+    said = str(error).strip().splitlines()
+    first = said[0] if said else type(error).__name__
+    if isinstance(error, SurestepError):
+        return str(error)
+    advice = advice_for(str(error))
+    return f"{type(error).__name__}: {first}" + (f" {advice}" if advice else "")
+
+
+def advice_for(message: str) -> str | None:
+    """Return what to do about an error that says `message`, where its form is known."""
+    for hint in _HINTS:
+        found = hint.form.search(message)
+        if found:
+            return hint.advice.format(*(group or "" for group in found.groups()))
+    return None
