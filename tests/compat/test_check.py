@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from surestep.cli import console
+from surestep.cli.main import main
 from surestep.compat.finding import Finding, Verdict
 from surestep.compat.reading import file_of_module, read_script
 from surestep.compat.refused import RefusedName
 from surestep.compat.verdicts import all_findings, names_refused
 from surestep.errors import NotServedError
-from tests.compat.running import execute
+from tests.compat.running import Ended, execute
 
 REFUSED_NAME = "from transformers.trainer_jit_checkpoint import JITCheckpointCallback\n"
 
@@ -181,27 +184,55 @@ def test_the_file_of_a_module_is_found_as_python_does(tmp_path: Path, monkeypatc
     assert [file_of_module(name) for name in ("package", "package.gone", "alone.gone", "gone")] == [None] * 4
 
 
-def test_the_table_says_what_becomes_of_what(tmp_path: Path) -> None:
-    (tmp_path / "good.py").write_text("from transformers import Trainer, AutoModel, set_seed\n")
-    (tmp_path / "bad.py").write_text(f"{REFUSED_NAME}print('it runs')\n")
-    (tmp_path / "none.py").write_text("import torch\n")
-    (tmp_path / "broken.py").write_text("def (\n")
-    good, bad, none, broken = (
-        execute("--check", f"{name}.py", folder=tmp_path) for name in ("good", "bad", "none", "broken")
-    )
+@pytest.fixture
+def check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, str | None], Ended]:
+    """Run `surestep exec --check` on a script within this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    console.output.cache_clear()
+    console.messages.cache_clear()
 
-    assert good.code == 0, good.err
-    assert re.search(r"Trainer +good\.py:1 +served +surestep\.trainer\.trainer", good.out)
-    assert "AutoModel" not in good.out
-    assert "Everything is served." in good.out
-    assert bad.code == 1
-    assert re.search(r"JITCheckpointCallback +bad\.py:1 +refused +it reaches into", bad.out)
-    assert "1 of 1 refused." in bad.out
-    assert "it runs" not in bad.out
-    assert (none.code, none.out) == (0, "none.py takes nothing that is replaced.\n")
+    def run(name: str, text: str | None) -> Ended:
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            main(["exec", "--check", name])
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_the_table_says_what_becomes_of_what(check: Callable[[str, str | None], Ended]) -> None:
+    ended = check("good.py", "from transformers import Trainer, AutoModel, set_seed\n")
+
+    assert ended.code == 0, ended.err
+    assert re.search(r"Trainer +good\.py:1 +served +surestep\.trainer\.trainer", ended.out)
+    assert "AutoModel" not in ended.out
+    assert "Everything is served." in ended.out
+
+
+def test_the_code_is_1_where_something_is_refused(check: Callable[[str, str | None], Ended]) -> None:
+    ended = check("bad.py", f"{REFUSED_NAME}print('it runs')\n")
+
+    assert ended.code == 1
+    assert re.search(r"JITCheckpointCallback +bad\.py:1 +refused +it reaches into", ended.out)
+    assert "1 of 1 refused." in ended.out
+    assert "it runs" not in ended.out
+
+
+def test_a_script_without_the_original_is_told_so(check: Callable[[str, str | None], Ended]) -> None:
+    ended = check("none.py", "import torch\n")
+
+    assert (ended.code, ended.out) == (0, "none.py takes nothing that is replaced.\n")
+
+
+def test_what_cannot_be_read_is_no_success(check: Callable[[str, str | None], Ended]) -> None:
+    broken, missing = check("broken.py", "def (\n"), check("gone.py", None)
+
     assert broken.code == 1
     assert "broken.py" in broken.err
-    missing = execute("--check", "gone.py", folder=tmp_path)
     assert missing.code == 2
     assert "no file to read for 'gone.py'" in missing.err
 

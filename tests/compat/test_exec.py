@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
-import pytest
-
+import surestep
 from tests.compat.running import execute, python, same_facts, write
 
 PLAIN = """
@@ -67,7 +67,8 @@ def mean_error(prediction):
     return {"error": float(abs(prediction.predictions - prediction.label_ids).mean())}
 
 if __name__ == "__main__":
-    args = TrainingArguments("out", **QUIET, dataloader_num_workers=1, dataloader_multiprocessing_context=sys.argv[1])
+    args = TrainingArguments("out", **{**QUIET, "num_train_epochs": 1}, dataloader_num_workers=1,
+                             dataloader_multiprocessing_context="spawn")
     torch.manual_seed(0)
     trainer = Trainer(Line(), args, train_dataset=Points(), eval_dataset=Points(), data_collator=collate,
                       compute_metrics=mean_error)
@@ -77,40 +78,45 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("text", [PLAIN, SUBCLASSES], ids=["plain", "subclasses"])
-def test_a_script_trains_here_with_the_losses_of_the_original(tmp_path: Path, text: str) -> None:
-    _, ours = same_facts(tmp_path, text)
+def test_a_script_trains_here_with_the_losses_of_the_original(tmp_path: Path) -> None:
+    _, ours = same_facts(tmp_path, PLAIN)
 
-    assert len(ours.facts["losses"]) > 5
+    assert len(ours.facts["losses"]) == 10
 
 
-def test_options_of_the_script_are_its_own(tmp_path: Path) -> None:
+def test_subclasses_and_options_are_the_scripts_own(tmp_path: Path) -> None:
     _, ours = same_facts(tmp_path, SUBCLASSES, ["--seed", "3", "--logging_first_step"])
 
+    assert len(ours.facts["losses"]) == 7
     assert ours.facts["seed"] == 3
 
 
-@pytest.mark.parametrize("context", ["spawn", "forkserver"])
-def test_what_workers_load_is_found_in_them(tmp_path: Path, context: str) -> None:
-    same_facts(tmp_path, LOADED_BY_WORKERS, [context])
+def test_what_workers_load_is_found_in_them(tmp_path: Path) -> None:
+    same_facts(tmp_path, LOADED_BY_WORKERS)
 
 
 def test_it_says_once_who_serves(tmp_path: Path) -> None:
-    script = write(tmp_path, PLAIN)
-    ended = execute(script, folder=tmp_path)
+    (tmp_path / "script.py").write_text(
+        "import subprocess, sys\nimport transformers.hf_argparser\n"
+        "subprocess.run([sys.executable, '-c', 'import transformers.hf_argparser'], check=True)\n"
+    )
+    ended = execute("script.py", folder=tmp_path)
 
-    assert ended.err.count("serves the Trainer of transformers 5.") == 1
-    assert "WARNING" not in ended.err
-    assert "serves" not in execute(script, folder=tmp_path, SURESTEP_LOG_LEVEL="error").err
-    assert "serves" not in execute(script, folder=tmp_path, RANK="1", SURESTEP_LOG_LEVEL="warning").err
+    assert ended.err == f"INFO surestep: surestep {surestep.__version__} serves the Trainer of transformers " + (
+        f"{version('transformers')} here.\n"
+    )
+    assert execute("script.py", folder=tmp_path, SURESTEP_LOG_LEVEL="error").err == ""
+    assert execute("script.py", folder=tmp_path, RANK="1").err == ""
 
 
 def test_python_m_surestep_compat_is_the_same(tmp_path: Path) -> None:
-    script = write(tmp_path, "import transformers\ntell(trainer=transformers.Trainer.__module__, words=sys.argv)\n")
+    script = write(
+        tmp_path, "import transformers.hf_argparser as found\ntell(trainer=type(found).__name__, words=sys.argv)\n"
+    )
     one, other = (
         python("-m", *way, script, "--check", "-m", folder=tmp_path)
         for way in (["surestep", "exec"], ["surestep.compat"])
     )
 
     assert one.facts == other.facts
-    assert one.facts == {"trainer": "surestep.trainer.trainer", "words": [str(script), "--check", "-m"]}
+    assert one.facts == {"trainer": "StandIn", "words": [str(script), "--check", "-m"]}

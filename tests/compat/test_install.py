@@ -57,11 +57,10 @@ tell()
 # A module that imports little, so that this takes little time.
 CHILD = "import transformers.hf_argparser as found; print(type(found).__name__)"
 WAYS = {
-    "before, twice": "surestep.compat.install()\nsnapshot()\nsurestep.compat.uninstall()\n" * 2,
     "after": "snapshot()\nsurestep.compat.install()\nsnapshot()\nsurestep.compat.uninstall()",
-    "in the midst": (
-        "import transformers\nfrom transformers import TrainerCallback\nsurestep.compat.install()\n"
-        "snapshot()\nsurestep.compat.uninstall()"
+    "in the midst, twice": (
+        "import transformers\nfrom transformers import TrainerCallback\n"
+        + "surestep.compat.install()\nsnapshot()\nsurestep.compat.uninstall()\n" * 2
     ),
 }
 
