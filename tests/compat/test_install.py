@@ -183,3 +183,36 @@ surestep.compat.install()
 
     assert ended.code == 1
     assert "transformers is not installed. Import from surestep instead." in ended.err
+
+
+def test_a_stand_in_answers_as_the_module_that_it_stands_for(tmp_path: Path) -> None:
+    program = """
+import importlib, inspect, pickle
+import transformers
+import surestep.compat
+surestep.compat.install()
+import transformers.hf_argparser as module
+from transformers.hf_argparser import *
+
+assert HfArgumentParser is transformers.HfArgumentParser is surestep.HfArgumentParser
+assert {"HfArgumentParser", "HfArg", "DataClassType"} <= set(dir(module)) and "DataClassType" in module.__all__
+assert DataClassType is module.DataClassType
+assert module.__name__ == "transformers.hf_argparser" and module.__file__.endswith("hf_argparser.py")
+assert "class HfArgumentParser" in inspect.getsource(module)
+assert inspect.signature(HfArgumentParser.__init__) == inspect.signature(surestep.HfArgumentParser.__init__)
+assert pickle.loads(pickle.dumps(HfArgumentParser)) is HfArgumentParser
+kept = importlib.import_module("transformers.trainer_utils").HPSearchBackend
+assert pickle.loads(pickle.dumps(kept)) is kept
+assert not hasattr(module, "nothing") and not hasattr(module, "__wrapped__")
+try:
+    from transformers.hf_argparser import nothing
+except ImportError as error:
+    assert "cannot import name 'nothing' from 'transformers.hf_argparser'" in str(error)
+for _ in range(2):
+    module.HfArg = len
+assert module.HfArg is len
+"""
+    ended = python("-c", program, folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+    assert ended.err.count("transformers.hf_argparser.HfArg is set from outside.") == 1
