@@ -44,6 +44,13 @@ _HOMES = {
     "surestep.data.collators.seq2seq": ("DataCollatorForSeq2Seq",),
     "surestep.data.collators.token_classification": ("DataCollatorForTokenClassification",),
     "surestep.errors": ("SurestepError",),
+    "surestep.losses.contrastive": ("ContrastiveLoss", "InBatchContrastiveLoss"),
+    "surestep.losses.cross_entropy": ("CrossEntropyLoss", "TokenCrossEntropyLoss"),
+    "surestep.losses.focal": ("FocalLoss",),
+    "surestep.losses.margins": ("ArcFaceLoss", "CosFaceLoss", "CosineHead"),
+    "surestep.losses.pair": ("LossSum",),
+    "surestep.losses.regression": ("HuberLoss", "MSELoss"),
+    "surestep.losses.triplet": ("TripletLoss",),
     "surestep.metrics.prediction": ("EvalLoopOutput", "EvalPrediction", "PredictionOutput", "TrainOutput"),
     "surestep.runtime.random": ("seed_everything",),
     "surestep.trainer.search.backend": ("HPSearchBackend", "default_hp_search_backend"),
@@ -105,6 +112,18 @@ if TYPE_CHECKING:
         DataCollatorForTokenClassification as DataCollatorForTokenClassification,
     )
     from surestep.errors import SurestepError as SurestepError
+    from surestep.losses.contrastive import ContrastiveLoss as ContrastiveLoss
+    from surestep.losses.contrastive import InBatchContrastiveLoss as InBatchContrastiveLoss
+    from surestep.losses.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
+    from surestep.losses.cross_entropy import TokenCrossEntropyLoss as TokenCrossEntropyLoss
+    from surestep.losses.focal import FocalLoss as FocalLoss
+    from surestep.losses.margins import ArcFaceLoss as ArcFaceLoss
+    from surestep.losses.margins import CosFaceLoss as CosFaceLoss
+    from surestep.losses.margins import CosineHead as CosineHead
+    from surestep.losses.pair import LossSum as LossSum
+    from surestep.losses.regression import HuberLoss as HuberLoss
+    from surestep.losses.regression import MSELoss as MSELoss
+    from surestep.losses.triplet import TripletLoss as TripletLoss
     from surestep.metrics.prediction import EvalLoopOutput as EvalLoopOutput
     from surestep.metrics.prediction import EvalPrediction as EvalPrediction
     from surestep.metrics.prediction import PredictionOutput as PredictionOutput
