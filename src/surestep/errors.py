@@ -57,3 +57,29 @@ class MigrationError(SurestepError, ValueError):
 
 class SearchError(SurestepError, RuntimeError):
     """A search that came to nothing: no trial was completed."""
+
+
+class NonFiniteError(SurestepError, FloatingPointError):
+    """A step whose loss or gradients are not finite, found before its update.
+
+    `step` counts from 1. `samples` are the numbers, in the dataset, of the samples of the micro-batch (or of the whole
+    step, where no micro-batch is to blame), and `module` is the first module whose output was not finite; each is None
+    where it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int = 0,
+        epoch: float = 0.0,
+        micro_batch: int | None = None,
+        samples: list[int] | None = None,
+        module: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.epoch = epoch
+        self.micro_batch = micro_batch
+        self.samples = samples
+        self.module = module

@@ -280,3 +280,24 @@ def test_an_override_that_nothing_calls_is_refused(name: str) -> None:
     assert calls
     with pytest.raises(NotImplementedError, match=f"overrides {name}, which nothing calls"):
         run(surestep, {"max_steps": 1}, mixin=mixin)
+
+
+class Unlucky(Net):
+    """A loss that is NaN for the batch that holds sample 7."""
+
+    def forward(self, x: Any, labels: Any = None, number: Any = None) -> dict[str, Any]:
+        outputs = super().forward(x, labels, number)
+        return {**outputs, "loss": outputs["loss"] * (torch.nan if (number == 7).any() else 1.0)}
+
+
+@shows("T16")
+def test_a_step_that_is_not_finite_is_not_made() -> None:
+    arguments = {"max_steps": 3, "per_device_train_batch_size": 5, "train_sampling_strategy": "sequential"}
+    theirs = run(transformers, arguments, model=Unlucky)
+    assert all(weight.isnan().all() for weight in theirs.weights.values())
+    with pytest.raises(FloatingPointError, match=r"Step 2 .*the loss is nan in micro-batch 1 of 1"):
+        run(surestep, arguments, model=Unlucky)
+    skipped = run(surestep, {**arguments, "nonfinite": "skip"}, model=Unlucky)
+    assert all(weight.isfinite().all() for weight in skipped.weights.values())
+    ignored = run(surestep, {**arguments, "nonfinite": "ignore"}, model=Unlucky)
+    assert all(weight.isnan().all() for weight in ignored.weights.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -28,6 +29,38 @@ class _Adds(Protocol):
     def add(self, loss: Tensor) -> None: ...
 
 
+class Verdict(Enum):
+    """What becomes of a step."""
+
+    MADE = "made"
+    LEFT_OUT = "left out"
+    REWOUND = "rewound"
+
+
+class Watch:
+    """Says whether a step is fit to be made, before its update. This one looks at nothing; `engine.nonfinite` does."""
+
+    # Whether a loss tells of itself through its gradient.
+    tells = False
+    # Whether weights change during backward.
+    in_backward = False
+
+    def begin(self, group: Any) -> list[Tensor]:
+        """Begin a group; return the list that takes the losses of its micro-batches."""
+        del group
+        return []
+
+    def spares(self, loss: Tensor) -> bool:
+        """Say whether backward must not be run from a loss."""
+        del loss
+        return False
+
+    def look(self, norm: Tensor | None) -> Verdict:
+        """Return what becomes of the group, whose gradients have this norm."""
+        del norm
+        return Verdict.MADE
+
+
 class Engine:
     """Runs steps: forward and backward over a group of micro-batches, then clipping, optimizer and schedule.
 
@@ -50,6 +83,7 @@ class Engine:
         self.scheduler: Any = None
         self.steps_schedule = True
         self.clip: Clipper | None = None
+        self.watch = Watch()
         # What `trainer.accelerator` tells: whether the micro-batch at hand ends its step, and whether that one counted.
         self.on_last_of_step = True
         self.stepped = True
@@ -87,7 +121,8 @@ class Engine:
         Returns False where a callback asked, between micro-batches, to leave: the step is then broken off, nothing of
         it is applied and its gradients are dropped.
         """
-        batches, items, _, shares = group
+        batches, items, _, shares, _ = group
+        losses = self.watch.begin(group)
         trainer.current_gradient_accumulation_steps = last = len(batches)
         model, accumulating = self.model, self.strategy.accumulating
         self.mean_micro_batches = None
@@ -97,7 +132,9 @@ class Engine:
         for number, inputs in enumerate(batches, start=1):
             self.on_last_of_step = number == last
             with accumulating(model, last=self.on_last_of_step):
-                tally.add(trainer.training_step(model, inputs, items))
+                loss = trainer.training_step(model, inputs, items)
+                losses.append(loss)
+                tally.add(loss)
             if number < last:
                 events.fire("on_substep_end")
                 control = trainer.control
@@ -115,25 +152,34 @@ class Engine:
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Run backward from a loss, scaled where the precision asks for it."""
-        self.precision.backward(loss, **kwargs)
+        watch = self.watch
+        if watch.in_backward and watch.spares(loss):
+            return
+        self.precision.backward(telling(loss) if watch.tells else loss, **kwargs)
 
-    def apply(self, tally: _Adds, events: _Fires) -> None:
+    def apply(self, tally: _Adds, events: _Fires) -> bool:
         """Clip, step the optimizer, step the schedule unless the optimizer's step was skipped, zero the gradients.
 
-        The learning rate that is noted is the one of this step: read after the optimizer and before the schedule.
+        The learning rate that is noted is the one of this step: read after the optimizer and before the schedule. A
+        step that is not finite is answered before the optimizer's; False where the run went back because of it.
         """
         optimizer = self.optimizer
         assert optimizer is not None
         assert self.clip is not None
         self.precision.unscale(optimizer)
-        tally.grad_norm = self.clip(self._parameters)
+        tally.grad_norm = norm = self.clip(self._parameters)
+        verdict = self.watch.look(norm)
+        if verdict is Verdict.REWOUND:
+            self.zero_grad()
+            return False
         events.fire("on_pre_optimizer_step")
-        self.stepped = self.precision.step(optimizer)
+        self.stepped = verdict is Verdict.MADE and self.precision.step(optimizer)
         events.fire("on_optimizer_step")
         tally.learning_rate = optimizer.param_groups[0]["lr"]
         if self.stepped and self.steps_schedule:
             self.scheduler.step()
         self.zero_grad()
+        return True
 
     def zero_grad(self) -> None:
         """Drop every gradient of the model, of parameters that no optimizer knows as well."""
@@ -148,3 +194,8 @@ class Engine:
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Return the user's model from inside a prepared one."""
         return self.strategy.unwrap(model)
+
+
+def telling(loss: Tensor) -> Tensor:
+    """Return a loss with the same gradient, to the last bit, where it is finite; elsewhere with a gradient of NaN."""
+    return loss * (1 + 0 * loss.detach())

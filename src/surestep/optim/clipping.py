@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+_PLAIN = {nn.Parameter, Tensor}
+
 
 class Clipper(Protocol):
     """Changes the gradients of `parameters` in place; may return their norm from before, a scalar on the device."""
@@ -135,7 +137,8 @@ def _norm_of(parameters: Sequence[nn.Parameter], norm_type: float) -> Tensor:
 def _by_mesh(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Return the parameters by device mesh (equal meshes are one); plain tensors are one group."""
     # Asked of the few types, not of each parameter: this runs at every step.
-    if not [kind for kind in set(map(type, parameters)) if hasattr(kind, "device_mesh")]:
+    kinds = set(map(type, parameters))
+    if kinds <= _PLAIN or not [kind for kind in kinds if hasattr(kind, "device_mesh")]:
         return [parameters]
     meshes: dict[object, list[nn.Parameter]] = {}
     for parameter in parameters:

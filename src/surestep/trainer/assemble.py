@@ -145,6 +145,8 @@ def make_plan(trainer: Trainer, loader: Any) -> Plan:
 
 def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
     """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
+    from surestep.trainer.nonfinite import make_watch
+
     engine, events = trainer.engine, trainer.callback_handler
     loader = trainer.get_train_dataloader()
     plan = make_plan(trainer, loader)
@@ -163,6 +165,8 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         steps_schedule=not needs_metric(trainer.lr_scheduler),
     )
     engine.zero_grad()
+    # In any other way no loss that is not finite comes to the log.
+    hides = trainer.args.nonfinite == "ignore" and trainer._hides_nonfinite()
 
     def read(position: DataPosition) -> Iterator[Any]:
         set_epoch(loader, position.epoch)
@@ -173,7 +177,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         plan=plan,
         engine=engine,
         events=events,
-        tally=Tally(engine.device, mean=engine.strategy.mean, hide_nonfinite=trainer._hides_nonfinite()),
+        tally=Tally(engine.device, mean=engine.strategy.mean, hide_nonfinite=hides),
         position=DataPosition(seed=trainer._data_seed()),
         read=read,
         evenly_shared=isinstance(getattr(loader, "batch_sampler", None), RankBatches),
@@ -184,6 +188,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)
+    engine.watch = make_watch(trainer, run, loader)
     events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     events.train_dataloader = loader
     events.refresh()

@@ -373,6 +373,8 @@ class Trainer(OlderPoints):
             if grad_norm is not None:
                 logs_of_step["grad_norm"] = float(grad_norm)
             logs_of_step["learning_rate"] = self._get_learning_rate() if learning_rate is None else float(learning_rate)
+            if run.left_out.steps:
+                logs_of_step["nonfinite_steps"] = run.left_out.steps
             self.store_flos()
             self.log(logs_of_step, start_time)
         if self.control.should_evaluate:

@@ -32,8 +32,7 @@ def training_loop(trainer: Serves, run: Run) -> Generator[TrainerState, None, No
         events.fire("on_epoch_begin")
         for group in run.groups():
             events.fire("on_step_begin")
-            if engine.forward_backward(run.trainer, group, tally, events):
-                engine.apply(tally, events)
+            if engine.forward_backward(run.trainer, group, tally, events) and engine.apply(tally, events):
                 run.count(group)
                 events.fire("on_step_end")
                 trainer.serve_requests(run)

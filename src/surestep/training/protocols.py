@@ -19,12 +19,14 @@ class Group(NamedTuple):
 
     `items` is the number of items (labels) that the loss of the step counts, where somebody needs it. Among several
     ranks `shares` is how many micro-batches each has; the step takes `rounds`, which is the most that one has.
+    `left_out` says that the step is counted and nothing else.
     """
 
     batches: list[Batch]
     items: Tensor | int | None
     rounds: int
     shares: tuple[int, ...] | None = None
+    left_out: bool = False
 
 
 class Fires(Protocol):
@@ -65,5 +67,5 @@ class StepRunner(Protocol):
     def shares(self, batches: int) -> tuple[int, ...]:
         """Return how many micro-batches each rank has for a step, when this one has so many."""
 
-    def apply(self, tally: Tally, events: Fires) -> None:
-        """Clip, step the optimizer and the schedule, zero the gradients."""
+    def apply(self, tally: Tally, events: Fires) -> bool:
+        """Clip, step the optimizer and the schedule, zero the gradients; False if the run went back instead."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,21 @@ logger = get_logger(__name__)
 Meter = Callable[[Batch], Any]
 # Gives the batches of an epoch, from the position on.
 Reader = Callable[[DataPosition], Iterator[Batch]]
+
+
+@dataclass
+class LeftOut:
+    """The steps that a run has left out because a loss or gradient was not finite. A checkpoint holds it."""
+
+    steps: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the count of `state_dict`."""
+        self.steps = state["steps"]
 
 
 @dataclass
@@ -47,6 +62,7 @@ class Run:
     before_reading: Callable[[], Any] | None = None
     after_fetch: Callable[[], Any] | None = None
     evenly_shared: bool = True
+    left_out: LeftOut = field(default_factory=LeftOut)
     batches_done: int = 0
     epoch_over: bool = False
     random_before_epoch: dict[str, Any] | None = None
@@ -115,6 +131,7 @@ class Run:
         self.batches_done += size
         self.position.advance(size * plan.total_batch_size // plan.accumulation)
         self.tally.steps += 1
+        self.tally.counted.copy_(self.tally.loss)
         state.global_step += 1
         state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
         for meter in self.meters:
@@ -146,6 +163,7 @@ class Run:
             "accumulation": self.plan.accumulation,
             "total_batch_size": self.plan.total_batch_size,
             "tally": self.tally.state_dict(),
+            "left_out": self.left_out.state_dict(),
             "random_before_epoch": self.random_before_epoch,
         }
 
@@ -155,6 +173,8 @@ class Run:
         self.batches_done = state["batches_done"]
         self.epoch_over = state["epoch_over"]
         self.tally.load_state_dict(state["tally"])
+        # Checkpoints of before say nothing of it.
+        self.left_out.load_state_dict(state.get("left_out", {"steps": 0}))
         self.random_before_epoch = state["random_before_epoch"]
 
     def settle(self) -> None:

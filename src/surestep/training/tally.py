@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,18 @@ class Tally:
     `hide_nonfinite` counts a loss that is not finite as the mean of those since the last log, which is what the
     original's `logging_nan_inf_filter` does to the log; weights and gradients do not know of it. `mean` gives the mean
     of a number over the ranks; each keeps its own sum until it is read.
+
+    A step that is left out counts among the steps since the last log, but neither its loss nor itself in any mean.
+    `counted` is the sum as the last step left it.
     """
 
     def __init__(
         self, device: torch.device, *, mean: Callable[[Tensor], Tensor] | None = None, hide_nonfinite: bool = False
     ) -> None:
         self.loss = torch.zeros((), device=device)
+        self.counted = torch.zeros((), device=device)
         self.steps = 0
+        self.left_out = 0
         self.grad_norm: Tensor | float | None = None
         self.learning_rate: Tensor | float | None = None
         self.logged_loss = 0.0
@@ -39,22 +45,31 @@ class Tally:
             loss = torch.where(torch.isfinite(loss), loss, self.loss / (1 + self.steps))
         self.loss += loss
 
+    def leave_out(self) -> None:
+        """Drop the losses of the open group: its step is left out."""
+        self.loss.copy_(self.counted)
+        self.left_out += 1
+
     def drain(self) -> float:
-        """Return the mean loss per step since the last log and start anew. This is the host read of a log."""
-        total, steps = self._total(), self.steps
+        """Return the mean loss per step since the last log and start anew. This is the host read of a log.
+
+        NaN where every step was left out.
+        """
+        total, steps = self._total(), self.steps - self.left_out
         self.loss.zero_()
+        self.counted.zero_()
         self.logged_loss += total
         self.begin_anew()
-        return total / steps
+        return total / steps if steps else math.nan
 
     def begin_anew(self, steps: int = 0) -> None:
         """Count the open steps as logged, but for `steps` of them."""
-        self._logged_steps += self.steps - steps
-        self.steps = steps
+        self._logged_steps += self.steps - self.left_out - steps
+        self.steps, self.left_out = steps, 0
 
     def mean_loss(self) -> float:
         """Return the mean loss per step of the whole run, across resumes."""
-        steps = self._logged_steps + self.steps
+        steps = self._logged_steps + self.steps - self.left_out
         return (self.logged_loss + self._total()) / steps if steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,6 +77,7 @@ class Tally:
         return {
             "loss": self.loss.item(),
             "steps": self.steps,
+            "left_out": self.left_out,
             "logged_loss": self.logged_loss,
             "logged_steps": self._logged_steps,
             "grad_norm": _number(self.grad_norm),
@@ -71,7 +87,9 @@ class Tally:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the sums back."""
         self.loss.fill_(state["loss"])
+        self.counted.copy_(self.loss)
         self.steps = state["steps"]
+        self.left_out = state.get("left_out", 0)
         self.logged_loss = state["logged_loss"]
         self._logged_steps = state["logged_steps"]
         self.grad_norm = state["grad_norm"]

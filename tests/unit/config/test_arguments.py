@@ -29,6 +29,7 @@ OURS = (
     "fp8",
     "preflight",
     "sampling_weights",
+    "nonfinite",
 )
 
 # What both classes make of the same keyword arguments.

@@ -23,6 +23,7 @@ OURS = {
     "fp8",
     "preflight",
     "sampling_weights",
+    "nonfinite",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

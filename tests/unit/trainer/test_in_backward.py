@@ -15,7 +15,7 @@ import torch
 from tests.small import Line, Points
 
 from surestep import Trainer, TrainingArguments
-from surestep.errors import ArgumentError
+from surestep.errors import ArgumentError, NonFiniteError
 from surestep.optim import build
 from surestep.optim.layerwise import LayerwiseOptimizer
 from surestep.optim.recipe import Recipe
@@ -86,3 +86,20 @@ def test_it_resumes_to_the_last_bit(tmp_path: Path) -> None:
 def test_what_it_cannot_do_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Trainer(Line(), arguments(tmp_path, **settings), train_dataset=Points())
+
+
+def test_no_backward_is_run_from_a_loss_that_is_not_finite(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = Points()
+    data.x[9] = torch.nan
+    model = Line()
+    trainer = Trainer(model, arguments(tmp_path, train_sampling_strategy="sequential"), train_dataset=data)
+    with pytest.raises(NonFiniteError, match="Step 3"):
+        trainer.train()
+
+    assert model.layer.weight.isfinite().all()
+    assert "only the loss of each step is looked at" in caplog.text
+    skipping = arguments(tmp_path, train_sampling_strategy="sequential", nonfinite="skip")
+    trainer = Trainer(Line(), skipping, train_dataset=data)
+    trainer.train()
+    assert trainer.model.layer.weight.isfinite().all()
+    assert trainer.state.global_step == 8

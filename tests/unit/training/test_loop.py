@@ -57,8 +57,9 @@ class Engine:
                 return False
         return True
 
-    def apply(self, tally: Any, events: Events) -> None:
+    def apply(self, tally: Any, events: Events) -> bool:
         self.done.append("apply")
+        return True
 
 
 def make(*callbacks: Any, batches: int = 3, accumulation: int = 2, epochs: float = 1.0) -> tuple[Any, Run]:
@@ -195,7 +196,7 @@ def test_an_exception_in_a_step_reaches_the_caller(broken: str) -> None:
             "device": None,
             "ranks": 1,
             "forward_backward": lambda *_: True,
-            "apply": lambda *_: None,
+            "apply": lambda *_: True,
             broken: lambda *_: 1 / 0,
         }
     )

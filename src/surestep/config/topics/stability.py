@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from surestep.config.rules import Number, whole
+from surestep.config.rules import Choice, Number, whole
 from surestep.config.topic import Topic
+
+NONFINITE = ("stop", "skip", "ignore")
 
 
 @dataclass
@@ -24,6 +26,15 @@ class StabilityArguments:
         default=0.0,
         metadata={"help": "Share of the target spread evenly over all labels; 0 leaves labels as they are."},
     )
+    nonfinite: str = field(
+        default="stop",
+        kw_only=True,
+        metadata={
+            "help": "What follows a loss or gradient that is NaN or infinite, found before the update: stop with an "
+            "error that names where, skip the update, or ignore it, as the original does.",
+            "choices": [*NONFINITE],
+        },
+    )
 
 
 _NORM = Number(0, infinite=True, instead="Write 1.0, or 0 to leave gradients unclipped.")
@@ -39,6 +50,7 @@ STABILITY = Topic(
     rules={
         "gradient_accumulation_steps": whole(1, instead="Write 1 to update after every micro-batch."),
         "max_grad_norm": _norm,
+        "nonfinite": Choice(NONFINITE),
         "label_smoothing_factor": Number(0, 1, below_high=True, instead="Write 0.0 for none; 0.1 is usual."),
     },
 )
