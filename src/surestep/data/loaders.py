@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, is_shared_out
+from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, is_shared_out, knows_ranks
 from surestep.data.samplers import SequentialSampler, adopt
 from surestep.data.sources import as_dataset
 from surestep.errors import ArgumentError, DataError
@@ -103,11 +103,11 @@ def build_loader(
             )
         options["worker_init_fn"] = partial(seed_worker, num_workers=settings.num_workers, rank=world.rank)
     if is_batch_sampler(sampler):
-        if shared and not _knows_ranks(sampler):
+        if shared and not knows_ranks(sampler):
             sampler = RankOfBatches(sampler, world)
         return DataLoader(dataset, batch_sampler=sampler, **options)
     sampler = SequentialSampler(dataset) if sampler is None else adopt(sampler, seed)
-    if shared and not _knows_ranks(sampler):
+    if shared and not knows_ranks(sampler):
         batches = RankBatches(sampler, settings.batch_size, world, drop_last=settings.drop_last)
         return DataLoader(dataset, batch_sampler=batches, **options)
     return DataLoader(dataset, batch_size=settings.batch_size, sampler=sampler, drop_last=settings.drop_last, **options)
@@ -116,11 +116,6 @@ def build_loader(
 def is_batch_sampler(sampler: Any) -> bool:
     """Say whether `sampler` gives whole batches of indices: torch's, or a rebalancing one (ours or the original's)."""
     return isinstance(sampler, BatchSampler) or type(sampler).__name__ == "BatchRebalanceSampler"
-
-
-def _knows_ranks(sampler: Any) -> bool:
-    """Say whether a sampler gives each rank its own part by itself, as torch's `DistributedSampler` does."""
-    return hasattr(sampler, "num_replicas") or hasattr(sampler, "dp_size")
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

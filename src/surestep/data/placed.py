@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, is_shared_out, knows_ranks
 from surestep.data.samplers import adopt
 from surestep.runtime.device import to_device
+from surestep.runtime.world import World
 
 
 class PlacedLoader(DataLoader[Any]):
@@ -24,8 +26,11 @@ class PlacedLoader(DataLoader[Any]):
         return (to_device(batch, self.device) for batch in super().__iter__())
 
 
-def place_loader(loader: DataLoader[Any], *, seed: int, device: torch.device | None) -> DataLoader[Any]:
+def place_loader(loader: DataLoader[Any], *, seed: int, device: torch.device | None, world: World) -> DataLoader[Any]:
     """Return `loader` with a seeded order and, unless `device` is None or the CPU, with its batches on it.
+
+    Among several ranks each gets its share of the order, as from a loader of the trainer's own: the batch size is that
+    of one rank.
 
     Torch's plain samplers give way as `adopt` says, those inside a batch sampler of the user's as well. The loader that
     is given stays as it is. One with an iterator of its own is left alone: nobody knows what it reads.
@@ -41,8 +46,28 @@ def place_loader(loader: DataLoader[Any], *, seed: int, device: torch.device | N
         taken.__dict__["batch_sampler"] = batches
         if loader.batch_sampler.sampler is loader.sampler:  # type: ignore[union-attr]
             taken.__dict__["sampler"] = batches.sampler
+    if world.size > 1:
+        _share_out(taken, world)
     if device is None or device.type == "cpu":
         return taken
     placed = PlacedLoader.__new__(PlacedLoader)
     placed.__dict__.update(vars(taken), device=device)
     return placed
+
+
+def _share_out(loader: DataLoader[Any], world: World) -> None:
+    """Let a loader read this rank's share, unless it does so already."""
+    dataset, batches = loader.dataset, cast("BatchSampler | None", loader.batch_sampler)
+    if isinstance(dataset, IterableDataset):
+        size = loader.batch_size
+        if size is not None and not is_shared_out(dataset):
+            loader.__dict__["dataset"] = RankStream(dataset, size, world, drop_last=loader.drop_last)
+        return
+    inner: Any = getattr(batches, "sampler", None)
+    if batches is None or knows_ranks(batches) or knows_ranks(inner):
+        return
+    if type(batches) is BatchSampler:
+        shared: Any = RankBatches(inner, batches.batch_size, world, drop_last=batches.drop_last)
+    else:
+        shared = RankOfBatches(batches, world)
+    loader.__dict__["batch_sampler"] = shared

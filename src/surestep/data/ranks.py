@@ -111,3 +111,8 @@ class RankStream(IterableDataset[Any]):
 def is_shared_out(stream: Any) -> bool:
     """Say whether a stream gives each rank its own samples already (`datasets.distributed.split_dataset_by_node`)."""
     return getattr(stream, "_distributed", None) is not None
+
+
+def knows_ranks(sampler: Any) -> bool:
+    """Say whether a sampler gives each rank its own part by itself, as torch's `DistributedSampler` does."""
+    return hasattr(sampler, "num_replicas") or hasattr(sampler, "dp_size")

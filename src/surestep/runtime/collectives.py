@@ -107,19 +107,19 @@ def gather_objects(value: Any) -> list[Any]:
     return everyone
 
 
-def gather_samples(value: Any) -> Any:
+def gather_samples(value: Any, *, padding: int = PADDING) -> Any:
     """Return a nested structure of tensors with the samples of all ranks, one rank after the other.
 
     The first dimension may differ between ranks, down to a rank that has none of it and gives None; so may the second:
-    shorter tensors are filled up on the right with -100. A tensor without dimensions counts as one sample. What is no
-    tensor stays each rank's own.
+    shorter tensors are filled up on the right with `padding`. A tensor without dimensions counts as one sample. What is
+    no tensor stays each rank's own.
     """
     present = [has for (has,) in agree([int(value is not None)])]
     if not any(present):
         return None
     if not all(present):
         value = _like_the_others(value, present.index(1))
-    gathered = iter(_gather_tensors([_rows(leaf) for leaf in leaves(value) if isinstance(leaf, Tensor)]))
+    gathered = iter(_gather_tensors([_rows(leaf) for leaf in leaves(value) if isinstance(leaf, Tensor)], padding))
     return map_structure(lambda leaf: next(gathered) if isinstance(leaf, Tensor) else leaf, value)
 
 
@@ -155,7 +155,7 @@ def _like_the_others(value: Any, giver: int) -> Any:
     return map_structure(lambda leaf: leaf.empty() if isinstance(leaf, _Form) else leaf, form)
 
 
-def _gather_tensors(tensors: list[Tensor]) -> list[Tensor]:
+def _gather_tensors(tensors: list[Tensor], padding: int) -> list[Tensor]:
     """Gather tensors of different first and second dimensions: shapes first, all in one exchange."""
     if not tensors:
         return []
@@ -164,7 +164,7 @@ def _gather_tensors(tensors: list[Tensor]) -> list[Tensor]:
     for place, tensor in enumerate(tensors):
         rows = [shape[2 * place] for shape in shapes]
         width = max((shape[2 * place + 1] for shape in shapes if shape[2 * place]), default=0)
-        gathered.append(_gather_tensor(tensor.contiguous(), rows, width))
+        gathered.append(_gather_tensor(tensor.contiguous(), rows, width, padding))
     return gathered
 
 
@@ -172,11 +172,13 @@ def _width(tensor: Tensor) -> int:
     return tensor.shape[1] if tensor.ndim > 1 else 0
 
 
-def _gather_tensor(tensor: Tensor, rows: list[int], width: int) -> Tensor:
+def _gather_tensor(tensor: Tensor, rows: list[int], width: int, padding: int) -> Tensor:
     shape = (max(rows), width, *tensor.shape[2:]) if tensor.ndim > 1 else (max(rows),)
     own = tensor
     if tuple(tensor.shape) != shape:
-        own = tensor.new_full(shape, _padding(tensor.dtype))
+        # Neither of the two can hold -100.
+        fill = 0 if padding < 0 and tensor.dtype in (torch.bool, torch.uint8) else padding
+        own = tensor.new_full(shape, fill)
         if tensor.ndim > 1:
             own[: tensor.shape[0], : tensor.shape[1]] = tensor
         else:
@@ -185,8 +187,3 @@ def _gather_tensor(tensor: Tensor, rows: list[int], width: int) -> Tensor:
     dist.all_gather_single(everyone, own)
     parts = torch.split(everyone, shape[0]) if shape[0] else [everyone] * len(rows)
     return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
-
-
-def _padding(dtype: torch.dtype) -> int:
-    # Neither can hold -100.
-    return 0 if dtype in (torch.bool, torch.uint8) else PADDING

@@ -203,18 +203,13 @@ class AcceleratorView:
     def prepare_data_loader(
         self, data_loader: Any, device_placement: bool | None = None, slice_fn_for_dispatch: Any = None
     ) -> Any:
-        """Return a loader whose order follows from seed and epoch, and that gives batches on the device."""
+        """Return a loader whose order follows from seed and epoch, of this rank's share, with batches on the device."""
         from surestep.data.placed import place_loader
 
         del slice_fn_for_dispatch
-        if self.num_processes > 1:
-            raise NotServedError(
-                "trainer.accelerator.prepare shares no loader out among several processes yet. Read the "
-                "part of this rank: DistributedSampler."
-            )
         trainer = self._trainer
         device = None if device_placement is False else self.device
-        return place_loader(data_loader, seed=trainer._data_seed(), device=device)
+        return place_loader(data_loader, seed=trainer._data_seed(), device=device, world=trainer._world)
 
     def gather(self, value: Any) -> Any:
         """Return the samples of all ranks."""

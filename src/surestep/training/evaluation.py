@@ -36,7 +36,7 @@ class Ranks(Protocol):
     def world(self) -> World:
         """This process's place among them."""
 
-    def gather(self, value: Any) -> Any:
+    def gather(self, value: Any, *, padding: int = -100) -> Any:
         """Return the samples of all ranks from a nested structure of tensors; None from a rank that has none."""
 
     def agree(self, number: int) -> list[int]:
@@ -156,7 +156,9 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss) -> dict[str, Any]
 def _gathered(plan: EvaluationPlan, batch: dict[str, Any]) -> dict[str, Any]:
     """Bring together what the ranks made of their batches; every part is named, and None where there is none."""
     if not plan.loss_only or plan.include:
+        logits = plan.ranks.gather(batch.pop("logits", None), padding=plan.padding)
         batch = plan.ranks.gather(batch or None) or {}
+        batch["logits"] = logits
     return dict.fromkeys(_PARTS) | batch
 
 

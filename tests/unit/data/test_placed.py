@@ -9,6 +9,7 @@ from surestep.data.loaders import set_epoch
 from surestep.data.placed import PlacedLoader, place_loader
 from surestep.data.samplers import SeededRandomSampler
 from surestep.data.seek import seekable, skip_batches
+from surestep.runtime.world import World
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -18,7 +19,7 @@ def shuffled() -> DataLoader[int]:
 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:
-    loader = place_loader(shuffled(), seed=7, device=CPU)
+    loader = place_loader(shuffled(), seed=7, device=CPU, world=World())
 
     for epoch in (0, 3):
         set_epoch(loader, epoch)
@@ -31,7 +32,7 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
 
 def test_batches_are_put_on_the_device_and_the_loader_still_seeks() -> None:
     given = shuffled()
-    loader = place_loader(given, seed=7, device=META)
+    loader = place_loader(given, seed=7, device=META, world=World())
 
     assert isinstance(loader, PlacedLoader)
     assert [(batch.device, len(batch)) for batch in loader] == [(META, 3), (META, 3), (META, 3), (META, 1)]
@@ -47,10 +48,14 @@ def test_a_batch_sampler_of_a_user_is_replayed() -> None:
             return reversed(list(super().__iter__()))
 
     given = DataLoader(range(6), batch_sampler=Backwards(SequentialSampler(range(6)), 2, drop_last=False))
-    loader = place_loader(given, seed=7, device=META)
+    loader = place_loader(given, seed=7, device=META, world=World())
 
     assert seekable(loader) == "indices"
-    assert [batch.tolist() for batch in place_loader(given, seed=7, device=CPU)] == [[4, 5], [2, 3], [0, 1]]
+    assert [batch.tolist() for batch in place_loader(given, seed=7, device=CPU, world=World())] == [
+        [4, 5],
+        [2, 3],
+        [0, 1],
+    ]
     assert [batch.device for batch in skip_batches(loader, 1)] == [META] * 2
 
 
@@ -59,5 +64,5 @@ def test_a_stream_has_an_order_of_its_own() -> None:
         def __iter__(self):
             return iter(range(4))
 
-    loader = place_loader(DataLoader(Stream(), batch_size=2), seed=7, device=META)
+    loader = place_loader(DataLoader(Stream(), batch_size=2), seed=7, device=META, world=World())
     assert [batch.device for batch in loader] == [META] * 2

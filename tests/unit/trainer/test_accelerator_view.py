@@ -375,5 +375,5 @@ def test_over_several_processes_the_real_accelerator_reduces_and_pads(
 
     assert view.reduce("a", reduction="mean") == ("a", "mean", 1.0)
     assert view.pad_across_processes("a", dim=1, pad_index=-100) == ("a", 1, -100, False)
-    with pytest.raises(NotServedError, match="shares no loader out among several processes"):
-        view.prepare(_shuffled(1))
+    with pytest.raises(NotServedError, match="unscale_gradients"):
+        view.unscale_gradients(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))

@@ -46,7 +46,7 @@ class Strategy(Protocol):
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of a scalar over the ranks."""
 
-    def gather(self, value: Any) -> Any:
+    def gather(self, value: Any, *, padding: int = -100) -> Any:
         """Return the samples of all ranks, in order, from a nested structure of tensors; None from a rank with none."""
 
     def agree(self, number: int) -> list[int]:

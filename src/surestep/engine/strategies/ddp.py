@@ -92,9 +92,12 @@ class DataParallel:
         """Return the mean of a scalar over the ranks."""
         return self.sum(value) / self.world.size
 
-    def gather(self, value: Any) -> Any:
-        """Return the samples of all ranks, one rank after the other; a rank that has none gives None."""
-        return collectives.gather_samples(value)
+    def gather(self, value: Any, *, padding: int = -100) -> Any:
+        """Return the samples of all ranks, one rank after the other; a rank that has none gives None.
+
+        Where second dimensions differ, shorter tensors are filled up on the right with `padding`.
+        """
+        return collectives.gather_samples(value, padding=padding)
 
     def agree(self, number: int) -> list[int]:
         """Return a number of the host from every rank."""
