@@ -5,6 +5,7 @@ Those that need a client are skipped where it is not installed; `make test-track
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ def test_checkpoints_are_logged_as_files(tmp_path: Path, monkeypatch: pytest.Mon
     assert "checkpoint-2/model.safetensors" in files
     assert mlflow.search_logged_models(output_format="list") == []
     wrapped: list[Any] = []
-    monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda name, **about: wrapped.append((name, about)))
+    monkeypatch.setattr(
+        importlib.import_module("mlflow.pyfunc"), "log_model", lambda name, **about: wrapped.append((name, about))
+    )
     train(transformers, Path("theirs"), report_to="mlflow", max_steps=2)
     [(name, about)] = wrapped
     assert (name, type(about["python_model"])) == ("checkpoint-2", mlflow.pyfunc.PythonModel)
