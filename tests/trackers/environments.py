@@ -8,6 +8,7 @@ of the tracker run there; a table says what was installed, how long it took and 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -91,7 +92,8 @@ def try_out(name: str) -> Outcome:
             subprocess.run([python, "-c", about], capture_output=True, text=True, check=True).stdout
         )
         tests = [python, "-m", "pytest", "-q", "-p", "no:randomly", *tests_of(name)]
-        done = subprocess.run(tests, cwd=ROOT, capture_output=True, text=True, check=False)
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(tests, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         outcome.passed = done.returncode == 0
         outcome.result = re.sub(r" in \d.*", "", last_line(done.stdout))
         if not outcome.passed:

@@ -50,7 +50,7 @@ def _python(folder: Path, arguments: list[str], expect: int, env: dict[str, str]
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
     )
     printed = done.stdout + done.stderr
     assert done.returncode == expect, printed

@@ -48,3 +48,12 @@ def test_no_account_is_said_before_the_first_step(tmp_path):
     printed = run(tmp_path, "clearml", expect=1, env={"HOME": str(tmp_path)})
     assert "TrackerError: clearml: no run can be opened." in printed
     assert "CLEARML_OFFLINE_MODE=1" in printed
+
+
+def test_a_training_that_broke_off_goes_on_in_its_task(tmp_path, offline):
+    run(tmp_path, "clearml", env=offline, expect=1, fail_at=8)
+    printed = run(tmp_path, "clearml", env=offline, resume=True)
+    assert "clearml was not sent" not in printed
+    points = [event for event in events(tmp_path) if (event["metric"], event["variant"]) == ("train", "loss")]
+    assert [event["iter"] for event in points] == list(range(1, 13))
+    assert len({event["task"] for event in points}) == 1

@@ -174,13 +174,22 @@ def test_a_server_that_goes_away_stops_no_training_and_gets_the_rest_when_the_ru
             tmp_path,
             f"""
             import os, signal, time
+            from pathlib import Path
             from surestep import TrainerCallback
+            from surestep.callbacks.trackers.record import read_record
+
+            def sent():
+                record = read_record(Path("out"), "mlflow")
+                return 0 if record is None else record.step
+
             class StopServer(TrainerCallback):
                 def on_step_begin(self, args, state, control, **kwargs):
                     if state.global_step == 6:
-                        time.sleep(2)
+                        deadline = time.monotonic() + 120
+                        while sent() < 6 and time.monotonic() < deadline:
+                            time.sleep(0.1)
                         os.killpg({server.pid}, signal.SIGKILL)
-                        time.sleep(1)
+
             program.Kill = lambda *_: StopServer()
             trainer = train(report_to="mlflow", max_steps=12)
             print("steps", trainer.state.global_step)

@@ -45,3 +45,18 @@ def test_no_account_is_said_before_the_first_step(tmp_path):
     printed = run(tmp_path, "neptune", expect=1, env={"HOME": str(tmp_path)})
     assert "TrackerError: neptune: no run can be opened." in printed
     assert "NEPTUNE_MODE=offline" in printed
+
+
+def test_a_training_that_broke_off_offline_goes_on_in_a_run_of_its_own(tmp_path):
+    run(tmp_path, "neptune", env=OFFLINE, expect=1, fail_at=8)
+    printed = run(tmp_path, "neptune", env=OFFLINE, resume=True)
+    assert "neptune was not sent" not in printed
+    folders = list((tmp_path / ".neptune" / "offline").iterdir())
+    assert len(folders) == 2
+    steps = sorted(
+        int(value["step"])
+        for operation in operations(tmp_path)
+        if operation["type"] == "LogFloats" and operation["path"][1:] == ["train", "loss"]
+        for value in operation["values"]
+    )
+    assert steps == [1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 10, 11, 12]

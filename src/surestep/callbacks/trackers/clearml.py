@@ -22,7 +22,8 @@ class ClearMLCallback(Tracker):
 
     A task that the script has opened is used; else one is opened in project `CLEARML_PROJECT` ("HuggingFace
     Transformers"), named `CLEARML_TASK` ("Trainer"), and closed with the training. `CLEARML_LOG_MODEL` sends the files
-    of checkpoints: by default for a task opened here. `CLEARML_OFFLINE_MODE=1` writes to disk only.
+    of checkpoints: by default for a task opened here. `CLEARML_OFFLINE_MODE=1` writes to disk only, without
+    files.
 
     In a task that an agent runs, values that were changed in ClearML are taken over where
     `Transformers/_ignore_hparams_ui_overrides_` is false there.
@@ -47,17 +48,19 @@ class ClearMLCallback(Tracker):
         self._is_own = current is None and tasks.running_locally()
         self._clearml_task = current
         if current is None or not tasks.running_locally():
+            # Continued from 0: steps are reported as they are, not counted from the last one on.
+            continued = {} if self.run_id is None else {"reuse_last_task_id": self.run_id, "continue_last_task": 0}
             self._clearml_task = tasks.init(
                 project_name=os.environ.get("CLEARML_PROJECT", "HuggingFace Transformers"),
                 task_name=self._task_name(args, state),
                 auto_connect_frameworks={"tensorboard": False, "pytorch": False},
-                continue_last_task=False if self.run_id is None else self.run_id,
                 output_uri=True,
+                **continued,
             )
-            # Steps are reported as they are, in a continued task as well.
-            self._clearml_task.set_initial_iteration(0)
         self.run_id = self._clearml_task.id
-        self._log_model = is_true("CLEARML_LOG_MODEL") if "CLEARML_LOG_MODEL" in os.environ else self._is_own
+        asked = "CLEARML_LOG_MODEL" in os.environ
+        # Offline, the client takes no files.
+        self._log_model = is_true("CLEARML_LOG_MODEL") if asked else self._is_own and not tasks.is_offline()
         self._describe(args, model)
 
     def _task_name(self, args: Any, state: TrainerState) -> str:

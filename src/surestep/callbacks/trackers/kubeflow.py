@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from surestep.callbacks.trackers.entries import number
@@ -45,9 +44,6 @@ class KubeflowCallback(Reporter):
         self._url = url
         self._figures: dict[str, float] = {}
         self._began, self._first_step, self._reported = 0.0, 0, 0.0
-
-    def _import(self) -> ModuleType | None:
-        return None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the beginning."""

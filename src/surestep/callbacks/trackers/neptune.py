@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,10 +83,11 @@ class NeptuneCallback(Tracker):
         stringify_unsupported = require("neptune.utils", "NeptuneCallback").stringify_unsupported
         if not self._is_users:
             name = self._settings["name"] or args.run_name
-            continued = {} if self.run_id is None else {"with_id": self.run_id}
+            # A run that was never online has no id by which it could be continued.
+            offline = (self._settings.get("mode") or os.environ.get("NEPTUNE_MODE")) == "offline"
+            continued = {} if self.run_id is None or offline else {"with_id": self.run_id}
             self._run = self._library.init_run(**{**self._settings, "name": name, **continued})
         offline = "offline" in str(getattr(self._run, "_mode", "")).lower()
-        # A run that was never online has no name that it could be continued by.
         self.run_id = str(self._run._id) if offline else self._run["sys/id"].fetch()
         base = self._run[self._base_namespace_path]
         if self._log_parameters:

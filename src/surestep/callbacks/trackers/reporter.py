@@ -22,7 +22,7 @@ class Reporter(TrainerCallback):
     warned of once, and the end of the run says what was not sent. With `strict=True` it is a `TrackerError`.
     """
 
-    # As in `report_to`, and the module to import.
+    # As in `report_to`, and the module to import, if one is needed.
     name: ClassVar[str] = ""
     package: ClassVar[str] = ""
     # What keeps the client from sending home what nobody asked for, unless the user has set it.
@@ -37,7 +37,7 @@ class Reporter(TrainerCallback):
         self._not_sent: list[str] = []
 
     def _import(self) -> ModuleType | None:
-        return require(self.package, f"{type(self).__name__} (report_to={self.name!r})")
+        return require(self.package, f"{type(self).__name__} (report_to={self.name!r})") if self.package else None
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:
         """Do something that may fail; `what` is its name in what the end of the run says."""

@@ -26,7 +26,7 @@ class Server:
 
 
 class Simple(Tracker):
-    name, package, hint = "simple", "json", "Start the server."
+    name, hint = "simple", "Start the server."
 
     def __init__(self, server, *, strict=False, background=False, stays_open=False):
         self.in_background, self.stays_open = background, stays_open
