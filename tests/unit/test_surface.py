@@ -138,6 +138,12 @@ def test_events_are_those_of_the_original_in_its_words() -> None:
         assert [parameter for parameter in one if parameter != "metrics"] == other, name
 
 
+def test_the_page_of_compatibility_is_what_the_tables_say() -> None:
+    from tests.unit.compat import page
+
+    assert page.PAGE.read_text(encoding="utf-8") == page.text(), f"write it anew with: {page.COMMAND}"
+
+
 if __name__ == "__main__":
     SURFACE.write_text(json.dumps(surface(), indent=2) + "\n", encoding="utf-8")
     print(f"wrote {SURFACE}")
