@@ -1,4 +1,4 @@
-"""The page of compatibility: what it says is served is there, and tried somewhere. Its text is a part of the surface."""
+"""The page of compatibility: what it says is served is there, and tried somewhere. The surface holds its text."""
 
 from __future__ import annotations
 
