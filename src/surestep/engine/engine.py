@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from surestep.engine.division import Division, Pairs
 from surestep.engine.precision import Precision
 from surestep.engine.strategies.base import Strategy
 from surestep.errors import ArgumentError
@@ -27,6 +28,8 @@ class _Adds(Protocol):
     learning_rate: Tensor | float | None
 
     def add(self, loss: Tensor) -> None: ...
+
+    def add_parts(self, parts: Mapping[str, Tensor]) -> None: ...
 
 
 class Verdict(Enum):
@@ -89,6 +92,9 @@ class Engine:
         self.stepped = True
         # Of the ranks, where there are several: what a mean over a micro-batch is divided by.
         self.mean_micro_batches: float | None = None
+        # Whether some rank has no micro-batch in the step at hand.
+        self._uneven = False
+        self.division = Division(strategy, self.backward)
         self._parameters: list[nn.Parameter] = []
 
     def prepare(self, model: nn.Module, finish: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
@@ -106,6 +112,7 @@ class Engine:
         """Take what updates the model. A schedule that waits for a metric is not stepped here."""
         self.optimizer, self.scheduler, self.clip = optimizer, scheduler, clip
         self.steps_schedule = steps_schedule
+        self.division.begin_run()
 
     @contextmanager
     def computing(self, model: nn.Module) -> Iterator[None]:
@@ -125,10 +132,12 @@ class Engine:
         losses = self.watch.begin(group)
         trainer.current_gradient_accumulation_steps = last = len(batches)
         model, accumulating = self.model, self.strategy.accumulating
-        self.mean_micro_batches = None
+        self.mean_micro_batches, self._uneven = None, False
         if shares is not None:
-            self.mean_micro_batches = sum(shares) / len(shares)
-            model = self.strategy.alone(model) if 0 in shares else model
+            self.mean_micro_batches, self._uneven = sum(shares) / len(shares), 0 in shares
+            model = self.strategy.alone(model) if self._uneven else model
+        if self.division.accounts:
+            self.division.drop()
         for number, inputs in enumerate(batches, start=1):
             self.on_last_of_step = number == last
             with accumulating(model, last=self.on_last_of_step):
@@ -142,8 +151,12 @@ class Engine:
                     self.on_last_of_step = True
                     self.zero_grad()
                     return False
-        if shares is not None and 0 in shares:
+        if self._uneven:
+            self.division.join()
             self.strategy.exchange(self._parameters)
+        if self.division.parts:
+            tally.add_parts(self.division.parts)
+            self.division.parts = {}
         return True
 
     def shares(self, batches: int) -> tuple[int, ...]:
@@ -156,6 +169,16 @@ class Engine:
         if watch.in_backward and watch.spares(loss):
             return
         self.precision.backward(telling(loss) if watch.tells else loss, **kwargs)
+
+    def backward_pairs(self, pairs: Pairs, micro_batches: float) -> Tensor:
+        """Run backward from sums that are divided by their weights over the whole step; return the share of the loss.
+
+        `micro_batches` is how many there are to a step.
+        """
+        last = self.on_last_of_step
+        return self.division.backward(
+            self._parameters, pairs, micro_batches=micro_batches, last=last, uneven=self._uneven
+        )
 
     def apply(self, tally: _Adds, events: _Fires) -> bool:
         """Clip, step the optimizer, step the schedule unless the optimizer's step was skipped, zero the gradients.

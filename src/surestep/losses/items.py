@@ -76,8 +76,12 @@ def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any], *, expected_shift:
     if whole == 0:
         return ItemUse(used=False, shifted=expected_shift)
     given = 3 * whole + 1
-    plain = float(loss_of(None))
-    counted = float(loss_of(torch.tensor(given)))
+    plain = _number(loss_of(None))
+    try:
+        counted = _number(loss_of(torch.tensor(given)))
+    except TypeError:
+        # A forward that hands its keywords on to one that does not know the count.
+        return ItemUse(used=False, shifted=expected_shift)
     if plain == 0 or _close(plain, counted):
         return ItemUse(used=False, shifted=expected_shift)
     true_count = counted * given / plain
@@ -89,6 +93,11 @@ def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any], *, expected_shift:
     return ItemUse(used=_close(true_count, counts[shifted]), shifted=shifted)
 
 
+def _number(loss: Any) -> float:
+    """Read a loss; a pair or a dict of them is divided by the trainer, and so by no count: 0 tells nothing."""
+    return float(loss) if isinstance(loss, Tensor) else 0.0
+
+
 def _labels(batch: Mapping[str, Any], *, shifted: bool) -> int:
     count = count_items([batch], shifted=shifted)
     return 0 if count is None else int(count)
@@ -96,6 +105,49 @@ def _labels(batch: Mapping[str, Any], *, shifted: bool) -> int:
 
 def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _TOLERANCE * max(abs(one), abs(other))
+
+
+@dataclass(slots=True)
+class CountRecord:
+    """Whether somebody has computed with an item count."""
+
+    used: bool = False
+
+
+# What only hands a tensor on, or describes it.
+_CARRYING = frozenset({"to", "cpu", "cuda", "clone", "detach", "contiguous", "float", "double", "long", "int"})
+_DESCRIBING = frozenset({"__get__", "__repr__", "__format__", "__hash__", "dim", "size", "is_floating_point", "numel"})
+
+
+class WatchedCount(Tensor):
+    """An item count that notes whether anybody computes with it, or reads it."""
+
+    record: CountRecord
+
+    @classmethod
+    def of(cls, count: Tensor, record: CountRecord | None = None) -> WatchedCount:
+        """Return a count that is watched."""
+        watched: WatchedCount = count.as_subclass(cls)
+        watched.record = CountRecord() if record is None else record
+        return watched
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do as with any tensor, and note what is more than handing it on."""
+        del types
+        name, given = func.__name__, dict(kwargs or {})
+        watched = [value for value in (*args, *given.values()) if isinstance(value, WatchedCount)]
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*map(_plain, args), **{key: _plain(value) for key, value in given.items()})
+            if name in _CARRYING and watched and isinstance(result, Tensor):
+                return WatchedCount.of(result, watched[0].record)
+        for count in watched:
+            count.record.used = count.record.used or name not in _DESCRIBING
+        return result
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, WatchedCount) else value
 
 
 @contextmanager

@@ -158,6 +158,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
     optimizer = _make_updates(trainer, plan.max_steps)
     trainer.check_saveable()
+    trainer._count_used = None
     engine.drive(
         optimizer,
         trainer.lr_scheduler,

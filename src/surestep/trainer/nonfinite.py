@@ -114,7 +114,7 @@ class Answers:
         finding = self._find(failure)
         self._before.put_buffers_back()
         self._before.put_generators_back()
-        run.tally.loss.copy_(run.tally.counted)
+        run.tally.drop_open()
         findings = gather_objects(finding) if engine.ranks > 1 else [finding]
         blamed = next((one for one in findings if one.knows), finding)
         state = self._trainer.state

@@ -369,7 +369,8 @@ class Trainer(OlderPoints):
         control, run = self.control, self._run
         assert run is not None
         if control.should_log and run.tally.steps > 0:
-            logs_of_step: dict[str, float] = {"loss": run.tally.drain()}
+            parts = {f"loss_{name}": value for name, value in run.tally.drain_parts().items()}
+            logs_of_step: dict[str, float] = {"loss": run.tally.drain(), **parts}
             if grad_norm is not None:
                 logs_of_step["grad_norm"] = float(grad_norm)
             logs_of_step["learning_rate"] = self._get_learning_rate() if learning_rate is None else float(learning_rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 class Tally:
     """Sums between logs: the loss of every micro-batch, the steps, and the last step's norm and learning rate.
+
+    `parts` are sums of the named losses of every step, where the loss has such.
 
     `hide_nonfinite` counts a loss that is not finite as the mean of those since the last log, which is what the
     original's `logging_nan_inf_filter` does to the log; weights and gradients do not know of it. `mean` gives the mean
@@ -26,6 +28,8 @@ class Tally:
     ) -> None:
         self.loss = torch.zeros((), device=device)
         self.counted = torch.zeros((), device=device)
+        self.parts: dict[str, Tensor] = {}
+        self._open_parts: dict[str, Tensor] = {}
         self.steps = 0
         self.left_out = 0
         self.grad_norm: Tensor | float | None = None
@@ -37,7 +41,10 @@ class Tally:
 
     def _total(self) -> float:
         """Read the sum of the losses: the mean of the ranks' sums, which every rank asks for at the same time."""
-        return (self.loss if self._mean is None else self._mean(self.loss)).item()
+        return self._over_ranks(self.loss).item()
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        return value if self._mean is None else self._mean(value)
 
     def add(self, loss: Tensor) -> None:
         """Add the loss of a micro-batch, as `training_step` returned it: already divided for accumulation."""
@@ -45,10 +52,39 @@ class Tally:
             loss = torch.where(torch.isfinite(loss), loss, self.loss / (1 + self.steps))
         self.loss += loss
 
+    def drop_open(self) -> None:
+        """Forget the losses of the open group."""
+        self.loss.copy_(self.counted)
+        self._open_parts = {}
+
     def leave_out(self) -> None:
         """Drop the losses of the open group: its step is left out."""
-        self.loss.copy_(self.counted)
+        self.drop_open()
         self.left_out += 1
+
+    def add_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Add the named losses of the open group."""
+        self._close_parts()
+        for name, part in parts.items():
+            value, before = part.float(), self.parts.get(name, torch.zeros_like(self.loss))
+            if self._hide_nonfinite:
+                value = torch.where(torch.isfinite(value), value, before / (1 + self.steps))
+            self._open_parts[name] = value
+
+    def _close_parts(self) -> None:
+        for name, value in self._open_parts.items():
+            self.parts[name] = self.parts[name] + value if name in self.parts else value
+        self._open_parts = {}
+
+    def drain_parts(self) -> dict[str, float]:
+        """Return the mean of each named loss per step since the last log, and start anew; call it before `drain`."""
+        self._close_parts()
+        names, steps = sorted(self.parts), self.steps - self.left_out
+        if not names:
+            return {}
+        sums = self._over_ranks(torch.stack([self.parts[name] for name in names]))
+        self.parts = {}
+        return {name: total / steps if steps else math.nan for name, total in zip(names, sums.tolist(), strict=True)}
 
     def drain(self) -> float:
         """Return the mean loss per step since the last log and start anew. This is the host read of a log.
@@ -74,8 +110,10 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, the open ones too, so that a resumed run logs what an uninterrupted one would have."""
+        self._close_parts()
         return {
             "loss": self.loss.item(),
+            "parts": {name: value.item() for name, value in self.parts.items()},
             "steps": self.steps,
             "left_out": self.left_out,
             "logged_loss": self.logged_loss,
@@ -88,6 +126,8 @@ class Tally:
         """Put the sums back."""
         self.loss.fill_(state["loss"])
         self.counted.copy_(self.loss)
+        parts: dict[str, float] = state.get("parts", {})
+        self.parts = {name: torch.tensor(value, device=self.loss.device) for name, value in parts.items()}
         self.steps = state["steps"]
         self.left_out = state.get("left_out", 0)
         self.logged_loss = state["logged_loss"]

@@ -89,6 +89,8 @@ class Face:
     _run: Run | None
     _signature_columns: list[str] | None
     _item_use: ItemUse | None
+    # Whether the loss computes with the item count; None until that is known.
+    _count_used: bool | None = None
     _num_weights: int | None
     _memory_tracker: TrainerMemoryTracker
     _train_batch_size: int

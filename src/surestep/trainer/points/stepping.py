@@ -11,12 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from surestep.errors import DataError
-from surestep.losses.items import ItemUse, count_items, probe_item_use, shifts_labels, undisturbed
+from surestep.logs import get_logger
+from surestep.losses.items import ItemUse, WatchedCount, count_items, probe_item_use, shifts_labels, undisturbed
+from surestep.losses.pair import pairs_of
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
 
+logger = get_logger(__name__)
 _NOTHING: AbstractContextManager[None] = nullcontext()
+_TAKEN = (
+    "The loss of %s %s num_items_in_batch, so it is %s. To declare it, set loss_is_scaled_for_ga = True or False in "
+    "the trainer's class, or return (sum, weight)."
+)
 
 
 class SteppingPoints(Face):
@@ -54,7 +61,11 @@ class SteppingPoints(Face):
         if not isinstance(first, Mapping) or "labels" not in first:
             return None
         if self._item_use is None:
-            self._item_use = self._find_item_use(first)
+            # A batch in which nothing counts tells nothing of the loss.
+            telling = next((batch for batch in batch_samples if count_items([batch], shifted=False)), None)
+            if telling is None:
+                return count_items(batch_samples, shifted=shifts_labels(self.model))
+            self._item_use = self._find_item_use(telling)
         return count_items(batch_samples, shifted=self._item_use.shifted)
 
     def _sums_items(self) -> bool:
@@ -84,27 +95,44 @@ class SteppingPoints(Face):
             return loss
 
         with undisturbed(self.model):
-            return probe_item_use(loss_with, batch, expected_shift=expected.shifted)
+            found = probe_item_use(loss_with, batch, expected_shift=expected.shifted)
+        logger.info(
+            "The loss of %s %s num_items_in_batch%s, as its first batch shows. To declare it, set accepts_loss_kwargs "
+            "on the model.",
+            type(self.model).__name__,
+            "divides by" if found.used else "does not divide by",
+            " (labels counted after the shift)" if found.shifted else "",
+        )
+        return found
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Run forward and backward on one micro-batch.
 
-        Returns the detached loss, already divided by the number of micro-batches of the step, or by the items of the
-        step where the loss counts items, so that the losses of a step add up to its mean.
+        Returns the detached loss, already divided by the number of micro-batches of the step, by the items of the step
+        where the loss counts items, or by the weight of the step where the loss is a pair, so that the losses of a step
+        add up to its mean.
         """
         if not model.training:
             self._train_mode(model)
         inputs = self._prepare_inputs(inputs)
+        watched = None
+        if num_items_in_batch is not None and self._count_used is None:
+            num_items_in_batch = watched = self._watched_count(num_items_in_batch)
         with self.compute_loss_context_manager():
-            loss: Tensor = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss: Any = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        if isinstance(watched, WatchedCount):
+            self._note_count_use(watched, loss)
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             empty_cache(self.engine.device)
         micro_batches = self.engine.mean_micro_batches or self.current_gradient_accumulation_steps
+        if not isinstance(loss, Tensor):
+            return self.engine.backward_pairs(pairs_of(loss), micro_batches)
         if micro_batches != 1 or self._world.size > 1:
             loss = self._divided(loss, micro_batches, num_items_in_batch)
         self.engine.backward(loss)
-        return loss.detach()
+        detached: Tensor = loss.detach()
+        return detached
 
     def _divided(self, loss: Tensor, micro_batches: float, num_items_in_batch: Any) -> Tensor:
         """Divide a mean over a micro-batch by their number; what is divided by all items keeps its size over the ranks.
@@ -126,11 +154,38 @@ class SteppingPoints(Face):
         """Say whether the loss is divided over the whole step already, and not only over its micro-batch."""
         if self.loss_is_scaled_for_ga is not None:
             return self.loss_is_scaled_for_ga
+        if num_items_in_batch is None:
+            return False
+        return self._expects_count_use() if self._count_used is None else self._count_used
+
+    def _expects_count_use(self) -> bool:
+        """Say whether the loss uses the item count, as far as that is known without having seen it used."""
         if self.compute_loss_func is not None:
             return True
-        if num_items_in_batch is None or not self.model_accepts_loss_kwargs:
+        if not self.model_accepts_loss_kwargs:
             return False
         return self.label_smoother is not None or self._item_use is None or self._item_use.used
+
+    def _watched_count(self, count: Any) -> Any:
+        """Return the count in a form that notes whether a loss of the user's computes with it.
+
+        The model's own loss and label smoothing are known. Compiled code is handed the plain count: then an override,
+        or a loss function, is taken to use it.
+        """
+        outside = self.compute_loss_func is not None or type(self).compute_loss is not SteppingPoints.compute_loss
+        if self.loss_is_scaled_for_ga is None and outside and isinstance(count, Tensor):
+            if not self.args.torch_compile:
+                return WatchedCount.of(count)
+            logger.info(_TAKEN, type(self).__name__, "is taken to use", "left as it is")
+        self._count_used = self._expects_count_use()
+        return count
+
+    def _note_count_use(self, watched: WatchedCount, loss: Any) -> None:
+        self._count_used = watched.record.used
+        if isinstance(loss, Tensor):
+            uses = "uses" if self._count_used else "does not use"
+            treated = "left as it is" if self._count_used else "divided by the number of micro-batches"
+            logger.info(_TAKEN, type(self).__name__, uses, treated)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

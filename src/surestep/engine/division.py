@@ -1,0 +1,259 @@
+"""What the losses of a step are divided by, where a loss gives its weight along with its sum.
+
+The division owns the sums and weights of the step under way. A weight may be known only after forward, so that what a
+step is divided by is known when its last micro-batch has been through the model, on every rank. Until then a sum is
+divided by a provisional power of two, which no rounding depends on. Before the last backward the weights are summed
+over the ranks, what has accumulated is brought to the true divisor, and the last loss is divided by it: what is
+exchanged, clipped, unscaled and logged afterwards needs to know nothing. No value is read on the host.
+
+Several names have divisors of their own. The first one's gradients accumulate in `.grad`; those of each further name
+are kept aside until the divisors are known, which takes a backward for each name and as much memory as the gradients
+take. In a step of one micro-batch the divisors are known at once, and one backward does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from surestep.engine.precision import Precision
+from surestep.engine.strategies.base import Strategy
+from surestep.errors import ModelError
+
+# A loss's sum and weight by its name; the name of the only one may be empty.
+Pairs = Mapping[str, tuple[Tensor, Tensor | float]]
+
+
+@dataclass
+class _Account:
+    """What one name has come to in a step on this rank: sums, weights, and what sums are divided by for now.
+
+    `aside` are its gradients where they are kept out of `.grad`, one for each parameter.
+    """
+
+    total: Tensor
+    weight: Tensor
+    provisional: Tensor | None = None
+    aside: list[Tensor | None] | None = None
+
+
+class Division:
+    """Divides the losses of a step by their weights over all micro-batches and ranks, and runs backward from them.
+
+    `parts` are the named losses of the last step: this rank's share of each, whose mean over the ranks is the loss.
+    """
+
+    def __init__(self, strategy: Strategy, precision: Precision) -> None:
+        self._strategy = strategy
+        self._precision = precision
+        self._wide = torch.float32 if strategy.device.type == "mps" else torch.float64
+        self._names: tuple[str, ...] | None = None
+        self._agreed = False
+        self._joined = False
+        self._told: Tensor | None = None
+        self.accounts: dict[str, _Account] = {}
+        self.parts: dict[str, Tensor] = {}
+
+    def begin_run(self) -> None:
+        """Take whatever names the losses of a new run have."""
+        self.drop()
+        self._names, self._agreed = None, False
+
+    def drop(self) -> None:
+        """Forget the step under way."""
+        self.accounts, self.parts, self._told = {}, {}, None
+
+    def backward(
+        self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, micro_batches: float, last: bool, uneven: bool
+    ) -> Tensor:
+        """Run backward from the losses of a micro-batch and return its share of the step's loss, detached.
+
+        `micro_batches` is how many there are to a step, in the mean over the ranks, and `last` says whether this is the
+        last of this rank; `uneven` says that some rank has none. The shares of a step add up to the loss of this rank,
+        whose mean over the ranks is that of the step; those before the last are what the mean of the micro-batch would
+        contribute if all weighed alike.
+        """
+        self._check_names(pairs)
+        share = self._add(pairs) / micro_batches
+        if last:
+            return self._finish(parameters, pairs, uneven=uneven)
+        share = share.to(_full(next(iter(pairs.values()))[0].dtype))
+        self._told = share if self._told is None else self._told + share
+        self._accumulate(parameters, pairs, micro_batches)
+        return share
+
+    def join(self) -> None:
+        """Take part in a step in which some rank has no micro-batch: as that rank, or as one whose loss is no pair."""
+        if not self._joined:
+            zero = torch.zeros((), device=self._strategy.device)
+            self.parts = {name: zero for name in self._gathered({}) if name}
+        self._joined = False
+
+    def _check_names(self, pairs: Pairs) -> None:
+        names = tuple(sorted(pairs))
+        if self._names is None:
+            self._names = names
+        if names != self._names:
+            raise ModelError(
+                f"The loss has the parts {_listed(names)}, and had {_listed(self._names)} before. Return the same "
+                "parts for every micro-batch; one that has nothing of a part gives (0 * other_loss, 0) for it."
+            )
+
+    def _add(self, pairs: Pairs) -> Tensor:
+        """Take the sums and weights of a micro-batch, and return the sum of their means."""
+        mean: Tensor | None = None
+        for name, (own_total, own_weight) in pairs.items():
+            total, weight = own_total.detach().to(self._wide), self._as_wide(own_weight, own_total.device)
+            known = self.accounts.get(name)
+            if known is None:
+                self.accounts[name] = _Account(total, weight)
+            else:
+                known.total, known.weight = known.total + total, known.weight + weight
+            own = total / _or_one(weight)
+            mean = own if mean is None else mean + own
+        assert mean is not None
+        return mean
+
+    def _as_wide(self, weight: Tensor | float, device: torch.device) -> Tensor:
+        if isinstance(weight, Tensor):
+            return weight.detach().to(device, self._wide)
+        return torch.full((), weight, dtype=self._wide, device=device)
+
+    # Before the divisors are known
+
+    def _accumulate(self, parameters: Sequence[nn.Parameter], pairs: Pairs, micro_batches: float) -> None:
+        main = next(iter(self.accounts))
+        # A part that has no graph has no gradient; where none has, torch says so.
+        names = [name for name, (total, _) in pairs.items() if total.requires_grad] or [main]
+        for name in names:
+            account, (total, weight) = self.accounts[name], pairs[name]
+            divisor = _power_of_two(self._as_wide(weight, total.device) * micro_batches)
+            if account.provisional is not None:
+                # As long as nothing weighed anything, there is no gradient that another divisor would spoil.
+                before = account.weight - self._as_wide(weight, total.device)
+                divisor = torch.where(before == 0, divisor, account.provisional)
+            account.provisional = divisor
+            with _kept_aside(parameters, None if name == main else account):
+                self._precision.backward(_divided(total, divisor), retain_graph=name != names[-1])
+
+    # When they are known
+
+    def _finish(self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, uneven: bool) -> Tensor:
+        divisors = self._divisors(uneven=uneven)
+        for name, account in self.accounts.items():
+            if account.provisional is not None:
+                _rescale(parameters, account, account.provisional / divisors[name])
+        terms = [_divided(total, divisors[name]) for name, (total, _) in pairs.items()]
+        loss = terms[0] if len(terms) == 1 else torch.stack([term.to(terms[0].dtype) for term in terms]).sum()
+        accounts, told = self.accounts, self._told
+        self.drop()
+        self._precision.backward(loss)
+        shares = {name: account.total / divisors[name] for name, account in accounts.items()}
+        self.parts = {name: share for name, share in shares.items() if name}
+        if told is None:
+            return loss.detach()
+        return (torch.stack(list(shares.values())).sum() - told).to(loss.dtype)
+
+    def _divisors(self, *, uneven: bool) -> dict[str, Tensor]:
+        """Return what each sum of this rank is divided by, given that gradients are averaged over the ranks."""
+        own = {name: self.accounts[name].weight for name in sorted(self.accounts)}
+        size = self._strategy.world.size
+        if uneven:
+            weights = self._gathered(own)
+            self._joined = True
+        elif size == 1:
+            weights = own
+        else:
+            if not self._agreed:
+                self._check_agreement(own)
+                self._agreed = True
+            weights = dict(zip(own, self._strategy.sum(torch.stack(list(own.values()))).unbind(), strict=True))
+        return {name: _or_one(weight / size) for name, weight in weights.items()}
+
+    def _gathered(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights over all ranks where some may have none: empty where no rank has any."""
+        if not any(self._check_agreement(own)):
+            return {}
+        everyone = self._strategy.gather({name: weight.reshape(1) for name, weight in own.items()} or None)
+        return {name: weights.sum() for name, weights in everyone.items()}
+
+    def _check_agreement(self, own: Mapping[str, Tensor]) -> list[int]:
+        """Return a number for what parts each rank's loss has, 0 for none; they must be the same."""
+        known = self._strategy.agree(zlib.crc32("\n".join(own).encode()) + 1 if own else 0)
+        if len({number for number in known if number}) > 1:
+            raise ModelError(
+                f"The loss has the parts {_listed(tuple(own))} on this rank and others elsewhere. Return the same "
+                "parts on every rank; a batch that has nothing of a part gives (0 * other_loss, 0) for it."
+            )
+        return known
+
+
+def _or_one(weight: Tensor) -> Tensor:
+    """Return a weight, or 1 for a weight of 0, whose sum is 0 as well."""
+    return torch.where(weight == 0, torch.ones_like(weight), weight)
+
+
+def _power_of_two(number: Tensor) -> Tensor:
+    """Return the power of two next above a number, 1 for 0."""
+    number = _or_one(number.abs())
+    return number / torch.frexp(number).mantissa
+
+
+def _divided(total: Tensor, divisor: Tensor) -> Tensor:
+    """Divide a sum in its own precision, but not in a half one."""
+    dtype = _full(total.dtype)
+    return total.to(dtype) / divisor.to(dtype)
+
+
+def _full(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+@contextmanager
+def _kept_aside(parameters: Sequence[nn.Parameter], account: _Account | None) -> Iterator[None]:
+    """Let gradients accumulate in an account inside the block, and not in `.grad`; without one, in `.grad`."""
+    if account is None:
+        yield
+        return
+    own = [parameter.grad for parameter in parameters]
+    for parameter, grad in zip(parameters, account.aside or [None] * len(own), strict=True):
+        parameter.grad = grad
+    try:
+        yield
+    finally:
+        account.aside = [parameter.grad for parameter in parameters]
+        for parameter, grad in zip(parameters, own, strict=True):
+            parameter.grad = grad
+
+
+def _rescale(parameters: Sequence[nn.Parameter], account: _Account, factor: Tensor) -> None:
+    """Multiply what an account has accumulated; what was kept aside joins the rest."""
+    if account.aside is None:
+        _multiply([parameter.grad for parameter in parameters if parameter.grad is not None], factor)
+        return
+    _multiply([grad for grad in account.aside if grad is not None], factor)
+    for parameter, grad in zip(parameters, account.aside, strict=True):
+        if grad is not None:
+            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+
+
+def _multiply(grads: list[Tensor], factor: Tensor) -> None:
+    for dtype in {grad.dtype for grad in grads}:
+        of_dtype = [grad for grad in grads if grad.dtype == dtype]
+        # Half precision is multiplied by a factor that has not lost its own.
+        exact = factor if dtype == torch.float64 else factor.float()
+        dense = [grad for grad in of_dtype if grad.layout == torch.strided]
+        if dense:
+            torch._foreach_mul_(dense, exact)
+        for grad in of_dtype:
+            if grad.layout != torch.strided:
+                grad.mul_(exact)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names if name) or "none with a name"
