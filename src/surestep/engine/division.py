@@ -56,13 +56,15 @@ class Division:
         self._agreed = False
         self._joined = False
         self._told: Tensor | None = None
+        self._provisional: dict[str, Tensor] = {}
         self.accounts: dict[str, _Account] = {}
         self.parts: dict[str, Tensor] = {}
 
     def begin_run(self) -> None:
         """Take whatever names the losses of a new run have."""
         self.drop()
-        self._names, self._agreed = None, False
+        self._names, self._agreed, self._joined = None, False, False
+        self._provisional = {}
 
     def drop(self) -> None:
         """Forget the step under way."""
@@ -114,7 +116,7 @@ class Division:
                 self.accounts[name] = _Account(total, weight)
             else:
                 known.total, known.weight = known.total + total, known.weight + weight
-            own = total / _or_one(weight)
+            own = total / _or_infinite(weight)
             mean = own if mean is None else mean + own
         assert mean is not None
         return mean
@@ -132,14 +134,14 @@ class Division:
         names = [name for name, (total, _) in pairs.items() if total.requires_grad] or [main]
         for name in names:
             account, (total, weight) = self.accounts[name], pairs[name]
-            divisor = _power_of_two(self._as_wide(weight, total.device) * micro_batches)
-            if account.provisional is not None:
-                # As long as nothing weighed anything, there is no gradient that another divisor would spoil.
-                before = account.weight - self._as_wide(weight, total.device)
-                divisor = torch.where(before == 0, divisor, account.provisional)
-            account.provisional = divisor
+            if account.provisional is None:
+                expected = self._as_wide(weight, total.device) * micro_batches
+                # After a micro-batch in which nothing counts, the last step's is as near as one gets.
+                last = self._provisional.get(name, torch.ones_like(expected))
+                account.provisional = torch.where(expected == 0, last, _power_of_two(expected))
+                self._provisional[name] = account.provisional
             with _kept_aside(parameters, None if name == main else account):
-                self._precision.backward(_divided(total, divisor), retain_graph=name != names[-1])
+                self._precision.backward(_divided(total, account.provisional), retain_graph=name != names[-1])
 
     # When they are known
 
@@ -173,7 +175,7 @@ class Division:
                 self._check_agreement(own)
                 self._agreed = True
             weights = dict(zip(own, self._strategy.sum(torch.stack(list(own.values()))).unbind(), strict=True))
-        return {name: _or_one(weight / size) for name, weight in weights.items()}
+        return {name: _or_infinite(weight / size) for name, weight in weights.items()}
 
     def _gathered(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights over all ranks where some may have none: empty where no rank has any."""
@@ -193,14 +195,14 @@ class Division:
         return known
 
 
-def _or_one(weight: Tensor) -> Tensor:
-    """Return a weight, or 1 for a weight of 0, whose sum is 0 as well."""
-    return torch.where(weight == 0, torch.ones_like(weight), weight)
+def _or_infinite(weight: Tensor) -> Tensor:
+    """Return a weight, or infinity for a weight of 0: a sum that weighs nothing counts nothing."""
+    return torch.where(weight == 0, torch.inf, weight)
 
 
 def _power_of_two(number: Tensor) -> Tensor:
-    """Return the power of two next above a number, 1 for 0."""
-    number = _or_one(number.abs())
+    """Return the power of two next above a number that is not 0."""
+    number = number.abs()
     return number / torch.frexp(number).mantissa
 
 

@@ -22,7 +22,7 @@ class LossSum(NamedTuple):
     """A loss as `(sum, weight)`: a scalar with its graph, and what it is a sum over.
 
     The weight is a number or a scalar tensor, on any device; it takes no gradient. It may be known only after the
-    forward pass, and may be 0.
+    forward pass, and may be 0: then the sum counts nothing.
     """
 
     sum: Tensor
@@ -31,7 +31,7 @@ class LossSum(NamedTuple):
     def mean(self) -> Tensor:
         """Return the sum over the weight, 0 where nothing was counted."""
         weight = torch.as_tensor(self.weight, device=self.sum.device).detach()
-        return self.sum / torch.where(weight == 0, torch.ones_like(weight), weight)
+        return self.sum / torch.where(weight == 0, torch.inf, weight)
 
     def detach(self) -> LossSum:
         """Return the pair without its graph."""

@@ -16,7 +16,7 @@ class LabelSmoother:
 
     Takes outputs of a model that was called without labels (a mapping with `logits`, or a tuple that begins with
     them) and labels whose `ignore_index` entries do not count. The sum is divided by `num_items_in_batch`, or by the
-    number of labels that count. Source: Szegedy et al. 2016, with the original's arithmetic.
+    number of labels that count. Source: Szegedy et al. 2016, with the original's arithmetic, but float64 stays so.
     """
 
     epsilon: float = 0.1
@@ -34,7 +34,8 @@ class LabelSmoother:
         counts = labels != self.ignore_index
         surprise = -torch.nn.functional.log_softmax(logits, dim=-1)
         target = surprise.gather(-1, labels.clamp(min=0))
-        spread = surprise.sum(dim=-1, keepdim=True, dtype=torch.float32)
+        exact = surprise.dtype if surprise.dtype == torch.float64 else torch.float32
+        spread = surprise.sum(dim=-1, keepdim=True, dtype=exact)
 
         items = counts.sum() if num_items_in_batch is None else num_items_in_batch
         if isinstance(items, Tensor):
