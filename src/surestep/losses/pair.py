@@ -30,7 +30,8 @@ class LossSum(NamedTuple):
 
     def mean(self) -> Tensor:
         """Return the sum over the weight, 0 where nothing was counted."""
-        weight = torch.as_tensor(self.weight, device=self.sum.device).detach()
+        dtype = torch.promote_types(self.sum.dtype, torch.float32)
+        weight = torch.as_tensor(self.weight, device=self.sum.device).detach().to(dtype)
         return self.sum / torch.where(weight == 0, torch.inf, weight)
 
     def detach(self) -> LossSum:
