@@ -14,14 +14,13 @@ take. In a step of one micro-batch the divisors are known at once, and one backw
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from surestep.engine.precision import Precision
 from surestep.engine.strategies.base import Strategy
 from surestep.errors import ModelError
 
@@ -45,12 +44,13 @@ class _Account:
 class Division:
     """Divides the losses of a step by their weights over all micro-batches and ranks, and runs backward from them.
 
-    `parts` are the named losses of the last step: this rank's share of each, whose mean over the ranks is the loss.
+    `backward` is the engine's. `parts` are the named losses of the last step: this rank's share of each, whose mean
+    over the ranks is the loss.
     """
 
-    def __init__(self, strategy: Strategy, precision: Precision) -> None:
+    def __init__(self, strategy: Strategy, backward: Callable[..., None]) -> None:
         self._strategy = strategy
-        self._precision = precision
+        self._backward = backward
         self._wide = torch.float32 if strategy.device.type == "mps" else torch.float64
         self._names: tuple[str, ...] | None = None
         self._agreed = False
@@ -141,7 +141,7 @@ class Division:
                 account.provisional = torch.where(expected == 0, last, _power_of_two(expected))
                 self._provisional[name] = account.provisional
             with _kept_aside(parameters, None if name == main else account):
-                self._precision.backward(_divided(total, account.provisional), retain_graph=name != names[-1])
+                self._backward(_divided(total, account.provisional), retain_graph=name != names[-1])
 
     # When they are known
 
@@ -154,7 +154,7 @@ class Division:
         loss = terms[0] if len(terms) == 1 else torch.stack([term.to(terms[0].dtype) for term in terms]).sum()
         accounts, told = self.accounts, self._told
         self.drop()
-        self._precision.backward(loss)
+        self._backward(loss)
         shares = {name: account.total / divisors[name] for name, account in accounts.items()}
         self.parts = {name: share for name, share in shares.items() if name}
         if told is None:
