@@ -42,7 +42,7 @@ class _Account:
 
 
 class Division:
-    """Divides the losses of a step by their weights over all micro-batches and ranks, and runs backward from them.
+    """Divides the losses of a run's steps by their weights over micro-batches and ranks, and runs backward from them.
 
     `backward` is the engine's. `parts` are the named losses of the last step: this rank's share of each, whose mean
     over the ranks is the loss.
@@ -57,18 +57,12 @@ class Division:
         self._joined = False
         self._told: Tensor | None = None
         self._provisional: dict[str, Tensor] = {}
-        self.accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, _Account] = {}
         self.parts: dict[str, Tensor] = {}
 
-    def begin_run(self) -> None:
-        """Take whatever names the losses of a new run have."""
-        self.drop()
-        self._names, self._agreed, self._joined = None, False, False
-        self._provisional = {}
-
-    def drop(self) -> None:
-        """Forget the step under way."""
-        self.accounts, self.parts, self._told = {}, {}, None
+    def begin_step(self) -> None:
+        """Forget the step before, and one that was broken off."""
+        self._accounts, self.parts, self._told, self._joined = {}, {}, None, False
 
     def backward(
         self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, micro_batches: float, last: bool, uneven: bool
@@ -94,7 +88,6 @@ class Division:
         if not self._joined:
             zero = torch.zeros((), device=self._strategy.device)
             self.parts = {name: zero for name in self._gathered({}) if name}
-        self._joined = False
 
     def _check_names(self, pairs: Pairs) -> None:
         names = tuple(sorted(pairs))
@@ -111,9 +104,9 @@ class Division:
         mean: Tensor | None = None
         for name, (own_total, own_weight) in pairs.items():
             total, weight = own_total.detach().to(self._wide), self._as_wide(own_weight, own_total.device)
-            known = self.accounts.get(name)
+            known = self._accounts.get(name)
             if known is None:
-                self.accounts[name] = _Account(total, weight)
+                self._accounts[name] = _Account(total, weight)
             else:
                 known.total, known.weight = known.total + total, known.weight + weight
             own = total / _or_infinite(weight)
@@ -129,11 +122,11 @@ class Division:
     # Before the divisors are known
 
     def _accumulate(self, parameters: Sequence[nn.Parameter], pairs: Pairs, micro_batches: float) -> None:
-        main = next(iter(self.accounts))
+        main = next(iter(self._accounts))
         # A part that has no graph has no gradient; where none has, torch says so.
         names = [name for name, (total, _) in pairs.items() if total.requires_grad] or [main]
         for name in names:
-            account, (total, weight) = self.accounts[name], pairs[name]
+            account, (total, weight) = self._accounts[name], pairs[name]
             if account.provisional is None:
                 expected = self._as_wide(weight, total.device) * micro_batches
                 # After a micro-batch in which nothing counts, the last step's is as near as one gets.
@@ -147,13 +140,13 @@ class Division:
 
     def _finish(self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, uneven: bool) -> Tensor:
         divisors = self._divisors(uneven=uneven)
-        for name, account in self.accounts.items():
+        for name, account in self._accounts.items():
             if account.provisional is not None:
                 _rescale(parameters, account, account.provisional / divisors[name])
         terms = [_divided(total, divisors[name]) for name, (total, _) in pairs.items()]
         loss = terms[0] if len(terms) == 1 else torch.stack([term.to(terms[0].dtype) for term in terms]).sum()
-        accounts, told = self.accounts, self._told
-        self.drop()
+        accounts, told = self._accounts, self._told
+        self._accounts, self._told = {}, None
         self._backward(loss)
         shares = {name: account.total / divisors[name] for name, account in accounts.items()}
         self.parts = {name: share for name, share in shares.items() if name}
@@ -163,7 +156,7 @@ class Division:
 
     def _divisors(self, *, uneven: bool) -> dict[str, Tensor]:
         """Return what each sum of this rank is divided by, given that gradients are averaged over the ranks."""
-        own = {name: self.accounts[name].weight for name in sorted(self.accounts)}
+        own = {name: self._accounts[name].weight for name in sorted(self._accounts)}
         size = self._strategy.world.size
         if uneven:
             weights = self._gathered(own)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from surestep.engine.division import Division, Pairs
 from surestep.engine.precision import Precision
 from surestep.engine.strategies.base import Strategy
 from surestep.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from surestep.engine.division import Division, Pairs
 
 # Brings gradients into bounds and returns their norm before that, or None where no norm was taken.
 Clipper = Callable[[list[nn.Parameter]], Tensor | None]
@@ -94,7 +96,8 @@ class Engine:
         self.mean_micro_batches: float | None = None
         # Whether some rank has no micro-batch in the step at hand.
         self._uneven = False
-        self.division = Division(strategy, self.backward)
+        # Made for a run in which a loss comes with its weight.
+        self._division: Division | None = None
         self._parameters: list[nn.Parameter] = []
 
     def prepare(self, model: nn.Module, finish: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
@@ -112,7 +115,7 @@ class Engine:
         """Take what updates the model. A schedule that waits for a metric is not stepped here."""
         self.optimizer, self.scheduler, self.clip = optimizer, scheduler, clip
         self.steps_schedule = steps_schedule
-        self.division.begin_run()
+        self._division = None
 
     @contextmanager
     def computing(self, model: nn.Module) -> Iterator[None]:
@@ -136,8 +139,8 @@ class Engine:
         if shares is not None:
             self.mean_micro_batches, self._uneven = sum(shares) / len(shares), 0 in shares
             model = self.strategy.alone(model) if self._uneven else model
-        if self.division.accounts:
-            self.division.drop()
+        if self._division is not None:
+            self._division.begin_step()
         for number, inputs in enumerate(batches, start=1):
             self.on_last_of_step = number == last
             with accumulating(model, last=self.on_last_of_step):
@@ -152,11 +155,10 @@ class Engine:
                     self.zero_grad()
                     return False
         if self._uneven:
-            self.division.join()
+            self._dividing().join()
             self.strategy.exchange(self._parameters)
-        if self.division.parts:
-            tally.add_parts(self.division.parts)
-            self.division.parts = {}
+        if self._division is not None:
+            tally.add_parts(self._division.parts)
         return True
 
     def shares(self, batches: int) -> tuple[int, ...]:
@@ -176,9 +178,17 @@ class Engine:
         `micro_batches` is how many there are to a step.
         """
         last = self.on_last_of_step
-        return self.division.backward(
+        return self._dividing().backward(
             self._parameters, pairs, micro_batches=micro_batches, last=last, uneven=self._uneven
         )
+
+    def _dividing(self) -> Division:
+        """Return the division of the run, made when it is first needed."""
+        if self._division is None:
+            from surestep.engine.division import Division
+
+            self._division = Division(self.strategy, self.backward)
+        return self._division
 
     def apply(self, tally: _Adds, events: _Fires) -> bool:
         """Clip, step the optimizer, step the schedule unless the optimizer's step was skipped, zero the gradients.

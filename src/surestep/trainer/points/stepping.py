@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from surestep.errors import DataError
 from surestep.logs import get_logger
 from surestep.losses.items import ItemUse, WatchedCount, count_items, probe_item_use, shifts_labels, undisturbed
-from surestep.losses.pair import pairs_of
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
@@ -127,6 +126,8 @@ class SteppingPoints(Face):
             empty_cache(self.engine.device)
         micro_batches = self.engine.mean_micro_batches or self.current_gradient_accumulation_steps
         if not isinstance(loss, Tensor):
+            from surestep.losses.pair import pairs_of
+
             return self.engine.backward_pairs(pairs_of(loss), micro_batches)
         if micro_batches != 1 or self._world.size > 1:
             loss = self._divided(loss, micro_batches, num_items_in_batch)
