@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -122,23 +125,43 @@ def test_an_evaluation_without_labels_is_refused() -> None:
 
 
 @shows("L6")
-def test_a_metric_that_nothing_gives_is_found_early() -> None:
-    arguments = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "f1"}
-    other = {**POINTS, "compute_metrics": lambda prediction: {"accuracy": 1.0}}
-    with pytest.raises(KeyError, match="eval_f1"):
-        run(transformers, arguments, **other)
-    with pytest.raises(ValueError, match="no evaluation gives 'eval_f1'"):
-        run(surestep, arguments, **other)
+@pytest.mark.parametrize("compute_metrics", [None, lambda prediction: {"accuracy": 1.0}], ids=["none", "another"])
+def test_a_metric_that_nothing_gives_is_found_early(tmp_path: Path, compute_metrics: Any) -> None:
     steps: list[int] = []
-    for side, kind in ((transformers, KeyError), (surestep, ValueError)):
-        with pytest.raises(kind):
-            run(
-                side,
-                {**arguments, "save_strategy": "best"},
-                callbacks=lambda side: [_noting(side, steps)],
-                **POINTS,
-            )
+    settings = {"eval_steps": 1, "max_steps": 2, "metric_for_best_model": "f1", "save_strategy": "best"}
+
+    def train(side: Any, *mixins: type) -> None:
+        kind = type("Trains", (*mixins, side.Trainer), {})
+        arguments = side.TrainingArguments(
+            str(tmp_path), eval_strategy="steps", report_to="none", use_cpu=True, disable_tqdm=True, **settings
+        )
+        kind(
+            Net(),
+            arguments,
+            train_dataset=Points(),
+            eval_dataset=Points(20, seed=1),
+            compute_metrics=compute_metrics,
+            callbacks=[_noting(side, steps)],
+        ).train()
+
+    with pytest.raises(KeyError, match="eval_f1"):
+        train(transformers)
+    assert steps == [1]
+    with pytest.raises(ValueError, match="metric_for_best_model is 'f1'"):
+        train(surestep)
     assert steps == [1], "only the original took a step first"
+    # What an overridden `evaluate` may give is looked for in the first evaluation.
+    with pytest.raises(ValueError, match="no evaluation gives 'eval_f1'"):
+        train(surestep, _Evaluates)
+    assert steps == [1, 1]
+
+
+class _Evaluates:
+    """An `evaluate` that may add figures of its own."""
+
+    def evaluate(self, *args: Any, **given: Any) -> dict[str, float]:
+        figures: dict[str, float] = super().evaluate(*args, **given)  # type: ignore[misc]
+        return figures
 
 
 def _noting(side: Any, steps: list[int]) -> Any:
@@ -193,3 +216,51 @@ def test_saving_and_evaluation_need_not_share_their_steps(saving: dict[str, Any]
     assert ours.state.best_global_step == 3
     assert "checkpoint-3" in ours.files
     assert "checkpoint-6" not in ours.files
+
+
+class Flat(Points):
+    """Labels of shape (batch,) beside predictions of shape (batch, 1)."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        return {**sample, "labels": sample["labels"].flatten()[0]}
+
+
+@shows("L10")
+@pytest.mark.filterwarnings("default:Using a target size")
+def test_labels_spread_over_predictions_are_refused() -> None:
+    with pytest.warns(UserWarning, match="Using a target size"):
+        theirs = run(transformers, {"max_steps": 1}, train=Flat)
+    with pytest.raises(ValueError, match=r"compared with labels of shape"):
+        run(surestep, {"max_steps": 1}, train=Flat)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using a target size")
+        asked = run(surestep, {"max_steps": 1}, train=Flat)
+    assert asked.losses == theirs.losses
+    fitting = run(surestep, {"max_steps": 1})
+    assert fitting.losses != theirs.losses
+
+
+@shows("L11")
+def test_a_label_that_is_no_class_is_found_before_training() -> None:
+    rows = {"input_ids": [[1, 2]] * 9, "labels": [0, 1, 2] * 2 + [0, 1, 7]}
+    found: dict[str, list[int]] = {}
+    for side in SIDES:
+        steps: list[int] = []
+        with pytest.raises((IndexError, ValueError)) as failure:
+            run(
+                side,
+                {"per_device_train_batch_size": 3, "train_sampling_strategy": "sequential"},
+                model=_three_classes,
+                train=lambda: datasets.Dataset.from_dict(rows),
+                callbacks=lambda side, steps=steps: [_noting(side, steps)],
+            )
+        found[f"{failure.type.__name__} {failure.value}"[:21]] = steps
+    assert found == {"IndexError Target 7 is"[:21]: [1, 2], "DataError train_dataset"[:21]: []}
+
+
+def _three_classes() -> Any:
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return transformers.BertForSequenceClassification(
+        transformers.BertConfig(**sizes, intermediate_size=8, num_labels=3)
+    )

@@ -62,12 +62,17 @@ def check(args: TrainingArguments) -> Iterator[str]:
 def _check_best_model(args: TrainingArguments) -> Iterator[str]:
     # Saving and evaluating need not share a schedule: the best model is saved when it is found.
     saves_best = args.save_strategy == SaveStrategy.BEST
+    if args.track_best and args.eval_strategy == IntervalStrategy.NO:
+        yield (
+            f'track_best={args.track_best} needs evaluations, and eval_strategy is "no". '
+            'Write eval_strategy="epoch" or "steps".'
+        )
     wanted = 'save_strategy="best"' if saves_best else "load_best_model_at_end=True"
     if not (saves_best or args.load_best_model_at_end):
         return
     if args.eval_strategy == IntervalStrategy.NO:
         yield f'{wanted} needs evaluations, and eval_strategy is "no". Write eval_strategy="epoch" or "steps".'
-    if saves_best and args.metric_for_best_model is None:
+    if saves_best and args.metric_for_best_model is None and not args.track_best:
         yield f'{wanted} needs metric_for_best_model. Write metric_for_best_model="loss", or the metric to watch.'
     if args.load_best_model_at_end and args.save_strategy == SaveStrategy.NO:
         yield f'{wanted} needs checkpoints, and save_strategy is "no". Write save_strategy="best".'

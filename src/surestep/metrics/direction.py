@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from surestep.config.topics.best import grows_better
@@ -61,6 +62,18 @@ def direction_of(metric: Any) -> bool | None:
     values = getattr(metric, "values", None)
     directions = {direction_of(one) for one in values()} if callable(values) else set()
     return directions.pop() if len(directions) == 1 else None
+
+
+def direction_among(figure: str, metrics: Mapping[str, Any]) -> bool | None:
+    """Return what the metric that gives `figure` says of its direction; None where none of `metrics` does.
+
+    `metrics` are objects by name, and a metric's figures begin with its name. What comes before it, the name of an
+    evaluation set, does not matter.
+    """
+    for name in sorted(metrics, key=len, reverse=True):
+        if re.search(rf"(^|_){re.escape(name)}(_|$)", figure):
+            return direction_of(metrics[name])
+    return None
 
 
 def _direction_of_name(metric: str) -> bool | None:

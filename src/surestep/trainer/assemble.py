@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -145,6 +146,7 @@ def make_plan(trainer: Trainer, loader: Any) -> Plan:
 
 def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
     """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
+    from surestep.trainer.before import first_looked_at
     from surestep.trainer.nonfinite import make_watch
 
     engine, events = trainer.engine, trainer.callback_handler
@@ -168,10 +170,13 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     engine.zero_grad()
     # In any other way no loss that is not finite comes to the log.
     hides = trainer.args.nonfinite == "ignore" and trainer._hides_nonfinite()
+    begun_at = state.global_step
 
     def read(position: DataPosition) -> Iterator[Any]:
         set_epoch(loader, position.epoch)
-        return skip_batches(loader, run.batches_done)
+        batches = skip_batches(loader, run.batches_done)
+        begins = trainer.state.global_step == begun_at
+        return first_looked_at(trainer, batches, plan.group_size(0)) if begins else batches
 
     run = Run(
         trainer=trainer,
@@ -186,6 +191,8 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     )
     if resume_from_checkpoint is not None:
         restore_callbacks(trainer, resume_from_checkpoint)
+        if trainer._bests is not None:
+            trainer._bests.read(Path(resume_from_checkpoint))
         trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)

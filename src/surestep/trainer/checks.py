@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.enums import IntervalStrategy, OptimizerNames, SaveStrategy
@@ -81,7 +81,7 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
         )
     name = args.metric_for_best_model
     needs = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
-    if needs and name is None:
+    if needs and name is None and not args.track_best:
         yield "save_strategy is 'best', but metric_for_best_model is None. Name the metric that decides."
     if needs and not evaluates:
         yield "The best model is asked for, but eval_strategy is 'no', so nothing tells it. Set eval_strategy."
@@ -90,6 +90,14 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
             f"metric_for_best_model is '{name}', but there is no compute_metrics, so evaluations give the loss only. "
             "Pass compute_metrics, or set metric_for_best_model='loss'."
         )
+
+
+def missing_figure(setting: str, key: str, metrics: Mapping[str, Any]) -> str:
+    """Return what to say where no evaluation gives a figure that a setting names."""
+    return (
+        f"{setting}, but no evaluation gives '{key}'; it gives {', '.join(metrics) or 'nothing'}. "
+        "Name one of these, or let compute_metrics return it."
+    )
 
 
 def _only_a_loss(trainer: Trainer) -> bool:

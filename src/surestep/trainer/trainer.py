@@ -29,7 +29,7 @@ from surestep.runtime.collectives import on_main
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
-from surestep.trainer.checks import check_objects, check_trainable, takes_trial
+from surestep.trainer.checks import check_objects, takes_trial
 from surestep.trainer.defaults import default_callbacks, default_collator
 from surestep.trainer.older import (
     adapt_older_methods,
@@ -41,7 +41,6 @@ from surestep.trainer.older import (
     with_writer,
 )
 from surestep.trainer.points.older import OlderPoints
-from surestep.trainer.quantised import check_quantised
 from surestep.trainer.resume import find_checkpoint, load_state
 from surestep.training.events import Events
 from surestep.training.loop import training_loop
@@ -152,7 +151,7 @@ class Trainer(OlderPoints):
         self._search = None
         self._hub = None
         self._model_files = frozenset()
-        self._store = self._make_store()
+        self._store, self._bests = self._make_store(), None
         self._eval_dataloaders = {}
         self._ignore_keys_for_eval = None
 
@@ -278,14 +277,19 @@ class Trainer(OlderPoints):
         Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
         `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
+        from surestep.trainer.before import check_run
+        from surestep.trainer.best import settle_directions
+        from surestep.trainer.first_step import advised, with_first_watched
+        from surestep.trainer.trial import check_figures
+
         if trial is not self._trial:
             self._hp_search_setup(trial)
         self.is_in_train, self._ignore_keys_for_eval = True, ignore_keys_for_eval
         self._memory_tracker.start("train")
         try:
             self._renew_model(trial)
-            check_quantised(self.model)
-            check_trainable(self.model)
+            check_run(self)
+            self._bests = settle_directions(self)
             if self.args.preflight:
                 self.preflight().raise_for_problems()
             self._store = self._make_store()
@@ -294,13 +298,15 @@ class Trainer(OlderPoints):
             checkpoint = find_checkpoint(self, resume_from_checkpoint)
             if checkpoint is not None:
                 self._load_from_checkpoint(checkpoint)
-            with prepared_model(self):
+            with prepared_model(self), advised():
+                if not self.args.preflight:
+                    check_figures(self)
                 run = self._run = assemble(self, checkpoint, trial)
                 self._train_mode(self.engine.model)
                 self._start_time, self._first_step = time.time(), self.state.global_step
                 self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
                 with closing(training_loop(self, run)) as steps:
-                    yield steps
+                    yield with_first_watched(steps)
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
         finally:
             self.is_in_train = False
@@ -381,9 +387,10 @@ class Trainer(OlderPoints):
         if self.control.should_evaluate:
             metrics = self._evaluate(trial, ignore_keys_for_eval)
             best = self._determine_best_metric(metrics=metrics, trial=trial)
+            tracked = self._bests is not None and self._bests.take(metrics, self.state.global_step)
             if self.args.save_strategy == SaveStrategy.BEST:
-                self.control.should_save = best
-            elif best and self._keeps_best():
+                self.control.should_save = best or tracked
+            elif (best and self._keeps_best()) or (tracked and self.args.save_strategy != SaveStrategy.NO):
                 self.control.should_save = True
         if self.control.should_save:
             self._commit_checkpoint(model, trial)
@@ -403,7 +410,17 @@ class Trainer(OlderPoints):
         self.log(metrics)
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._load_best_model()
+        elif self.args.load_best_model_at_end:
+            logger.warning(
+                "load_best_model_at_end=True, and there is no best checkpoint to load: no evaluation gave a number for "
+                "metric_for_best_model='%s', or its checkpoint is gone. The model stays as the last step left it.",
+                self.args.metric_for_best_model,
+            )
         self._drop_all_but_best()
+        if self._bests is not None and self.is_world_process_zero():
+            self._bests.announce()
+            self._store.root.mkdir(parents=True, exist_ok=True)
+            self._bests.write(self._store.root)
         self.callback_handler.fire("on_train_end")
         self._finish_current_push()
         return TrainOutput(state.global_step, metrics["train_loss"], metrics)

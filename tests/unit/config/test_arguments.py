@@ -30,6 +30,7 @@ OURS = (
     "preflight",
     "sampling_weights",
     "nonfinite",
+    "track_best",
 )
 
 # What both classes make of the same keyword arguments.

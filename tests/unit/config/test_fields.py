@@ -24,6 +24,7 @@ OURS = {
     "preflight",
     "sampling_weights",
     "nonfinite",
+    "track_best",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

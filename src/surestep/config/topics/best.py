@@ -1,7 +1,9 @@
 """Best model and resume: which checkpoint is taken up again, and what of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from surestep.config.rules import Names
 from surestep.config.topic import Topic
 
 # What falls as a model gets better, though the name does not end in "loss".
@@ -49,6 +51,25 @@ class BestModelArguments:
     restore_callback_states_from_checkpoint: bool = field(
         default=False, metadata={"help": "Restore the state of callbacks when resuming; done in any case."}
     )
+    track_best: list[str] | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "Further metrics whose best is kept, each with its checkpoint; 'wer:min' or 'score:max' says which "
+            "way is better where the metric's name does not."
+        },
+    )
+
+
+def key_of(name: str) -> str:
+    """Return the name that a figure has among those of an evaluation: with `eval_` before it."""
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+def tracked(entry: str) -> tuple[str, bool | None]:
+    """Return the metric that an entry of `track_best` names, and whether greater is better; None where it is silent."""
+    name, _, way = entry.rpartition(":")
+    return (name, way == "max") if name and way in {"min", "max"} else (entry, None)
 
 
 def grows_better(metric: str) -> bool:
@@ -62,4 +83,16 @@ def _normalise(args: BestModelArguments) -> None:
         args.greater_is_better = grows_better(args.metric_for_best_model)
 
 
-BEST_MODEL = Topic(BestModelArguments, normalise=_normalise)
+def _check(args: BestModelArguments) -> Iterator[str]:
+    for entry in args.track_best or ():
+        name, _, way = entry.rpartition(":")
+        if name and way not in {"min", "max"}:
+            yield f'track_best has "{entry}". Write "{name}:min" or "{name}:max".'
+        elif not tracked(entry)[0].strip():
+            yield "track_best has an empty name. Write the name of a metric."
+    names = [tracked(entry)[0].removeprefix("eval_") for entry in args.track_best or ()]
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        yield f'track_best has "{twice}" more than once. Write it once.'
+
+
+BEST_MODEL = Topic(BestModelArguments, rules={"track_best": Names(optional=True)}, normalise=_normalise, check=_check)

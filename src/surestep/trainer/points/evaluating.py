@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surestep.config.enums import IntervalStrategy, SaveStrategy
+from surestep.config.topics.best import key_of
 from surestep.data.loaders import has_length, num_samples
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
@@ -22,7 +23,7 @@ from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
-from surestep.trainer.checks import check_present
+from surestep.trainer.checks import check_present, missing_figure
 from surestep.trainer.points.loading import LoadingPoints
 from surestep.trainer.points.reporting import ReportingPoints
 from surestep.trainer.points.searching import SearchingPoints
@@ -233,13 +234,16 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     def _metric_for_best(self, metrics: dict[str, float]) -> float:
         """Return the figure that `metric_for_best_model` names, with or without the prefix `eval_`."""
         name = self.args.metric_for_best_model or "loss"
-        key = name if name.startswith("eval_") else f"eval_{name}"
+        key = key_of(name)
         if key not in metrics:
-            raise ArgumentError(
-                f"metric_for_best_model is '{name}', but no evaluation gives '{key}'; it gives {', '.join(metrics)}. "
-                "Name one of these, or let compute_metrics return it."
-            )
+            raise ArgumentError(missing_figure(f"metric_for_best_model is '{name}'", key, metrics))
         return metrics[key]
+
+    def _metric_objects(self) -> Mapping[str, Any]:
+        """Return the metrics of `metrics=` by name, which know which way they grow better."""
+        measures = getattr(self, "_measures", None)
+        made = None if measures is None else measures.for_evaluation(self)
+        return {} if made is None else made.metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Note the metric and step if this evaluation is the best so far, and say whether it is.

@@ -25,6 +25,7 @@ from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
     from surestep.trainer.search.search import Search
 
@@ -68,6 +69,8 @@ class Face:
     optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None
     # Read for every event, so without a Python call.
     callback_handler: Events = property(attrgetter("_events"), _take_over)  # type: ignore[assignment]
+    # None where track_best names nothing.
+    _bests: Bests | None
     state: TrainerState
     control: TrainerControl
     label_names: list[str]

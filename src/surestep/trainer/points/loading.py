@@ -225,11 +225,14 @@ class LoadingPoints(Face):
 
         A set to predict on needs none.
         """
+        return self._computes_own_loss() and description != "test" and labels_come_from_dataset(data_collator)
+
+    def _computes_own_loss(self) -> bool:
+        """Say whether the loss of training is the model's own."""
         from surestep.trainer.points.stepping import SteppingPoints
 
         own_loss = type(self).compute_loss is SteppingPoints.compute_loss  # type: ignore[attr-defined]
-        own_loss = own_loss and self.compute_loss_func is None
-        return own_loss and description != "test" and labels_come_from_dataset(data_collator)
+        return own_loss and self.compute_loss_func is None
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of samples that a loader gives in an epoch."""

@@ -101,11 +101,12 @@ class SavingPoints(SteppingPoints):
 
     def _protected(self) -> set[Path]:
         best = self.state.best_model_checkpoint
-        return set() if best is None else {Path(best)}
+        folders = set() if self._bests is None else set(self._bests.folders())
+        return folders if best is None else folders | {Path(best)}
 
     def _drop_all_but_best(self) -> None:
         """Remove, at the end, what a limit of one checkpoint kept besides the best only to resume from."""
-        if self.args.save_total_limit == 1 and self._protected():
+        if self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
             self._store.prune(protect=self._protected(), keep_newest=False)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, metrics: Any = None) -> None:
@@ -130,16 +131,21 @@ class SavingPoints(SteppingPoints):
                     callback.save_to(folder)
             self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(folder / TRAINER_STATE)
+            if self._bests is not None:
+                self._bests.write(folder)
         if self._run is not None:
             write_tree(folder, progress_name(self._world.rank), self._run.state_dict())
 
     def _note_best_checkpoint(self) -> None:
         """Point to the checkpoint of the best step, if it is there or is this one."""
+        current = self.state.global_step
+        if self._bests is not None:
+            self._bests.saving(current, self._checkpoints_of(self._trial) / folder_name(current))
         step = self.state.best_global_step
         if not step:
             return
         best = self._checkpoints_of(self._trial) / folder_name(step)
-        if step == self.state.global_step or best.is_dir():
+        if step == current or best.is_dir():
             self.state.best_model_checkpoint = str(best)
 
     def check_saveable(self) -> None:

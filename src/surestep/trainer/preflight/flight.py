@@ -18,12 +18,13 @@ from surestep.checkpoint.layout import folder_name
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.data.loaders import set_epoch
 from surestep.errors import CheckpointError
-from surestep.runtime.nested import batch_length
 from surestep.trainer.assemble import make_plan, prepared_model
 from surestep.trainer.batch_size import Beginning
+from surestep.trainer.first_step import MISFITS
 from surestep.trainer.preflight import look
 from surestep.trainer.preflight.hints import explain
 from surestep.trainer.preflight.report import PreflightReport, Stage
+from surestep.trainer.trial import first_figures, wanted_figures
 from surestep.training.events import Events
 from surestep.training.protocols import Group
 from surestep.training.tally import Tally
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # More of a step says nothing new.
 _MICRO_BATCHES = 2
-_MISFITS = r"Using a target size .* that is different to the input size"
 
 
 def preflight(trainer: Trainer) -> PreflightReport:
@@ -109,7 +109,7 @@ def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None
     batches, items = trainer.get_batch_samples(iter(batches), len(batches), engine.device)
     shares = engine.shares(len(batches)) if engine.ranks > 1 else None
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=_MISFITS)
+        warnings.filterwarnings("error", message=MISFITS)
         engine.forward_backward(trainer, Group(batches, items, len(batches), shares), tally, trainer.callback_handler)
     tally.steps = 1
     loss = tally.drain()
@@ -129,38 +129,14 @@ def _memory(device: torch.device) -> str:
     return f", peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
 
 
-class _FirstBatch:
-    """A loader of the first batch of another."""
-
-    def __init__(self, loader: Any) -> None:
-        self.batch = next(iter(loader), None)
-        self.batch_size = getattr(loader, "batch_size", None)
-        # Of as many samples as there are, for whoever counts them.
-        self.dataset = [None] * (batch_length(self.batch) or 0)
-
-    def __len__(self) -> int:
-        return int(self.batch is not None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([] if self.batch is None else [self.batch])
-
-
 def _evaluate(trainer: Trainer, stage: Stage) -> None:
     args = trainer.args
     if trainer.eval_dataset is None or (args.eval_strategy == IntervalStrategy.NO and not args.eval_on_start):
         stage.skipped = True
         return
-    sets: list[str | None] = [*trainer.eval_dataset] if isinstance(trainer.eval_dataset, dict) else [None]
-    metrics: dict[str, Any] = {}
-    for name in sets:
-        loader = _FirstBatch(trainer.get_eval_dataloader(name))
-        prefix = "eval" if name is None else f"eval_{name}"
-        only_loss = True if trainer.compute_metrics is None else None
-        found = trainer.evaluation_loop(loader, "Evaluation", only_loss, metric_key_prefix=prefix).metrics or {}
-        metrics |= {key: value for key, value in found.items() if not key.endswith("_model_preparation_time")}
+    metrics = first_figures(trainer)
     stage.figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float | int))
-    decides = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
-    stage.problems += look.metrics_of(metrics, args.metric_for_best_model if decides else None)
+    stage.problems += look.metrics_of(metrics, wanted_figures(trainer))
 
 
 def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:

@@ -41,6 +41,11 @@ _HINTS = (
         "(num_labels), and mark what is to be ignored with -100.",
     ),
     _hint(
+        r"device-side assert triggered",
+        "A kernel met an index that its table does not have: as a rule a label that is no class of the model, or a "
+        "token that the embeddings do not have. Run a few steps with use_cpu=True, which names it.",
+    ),
+    _hint(
         r"expected input batch_size \((\d+)\) to match target batch_size \((\d+)\)",
         "The loss compares {0} predictions with {1} labels. Give one label a sample, or one a token where the model "
         "predicts tokens.",

@@ -63,26 +63,42 @@ def _embeddings(model: nn.Module) -> nn.Embedding | None:
 
 def labels_of(batch: Any, model: nn.Module) -> Iterator[str]:
     """Yield what is wrong with the labels of a batch."""
-    labels = batch.get("labels") if isinstance(batch, Mapping) else None
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
-        return
-    counted = labels[labels != IGNORED]
-    if not counted.numel():
+    counted = _counted_labels(batch)
+    if counted is not None and not counted.numel():
         yield (
             "Every label of the first batch is -100, which losses ignore: nothing would be learned. Look at what makes "
             "the labels (a mask that covers all, a truncation that cuts the answer off)."
         )
+    yield from strange_labels(batch, model)
+
+
+def strange_labels(batch: Any, model: nn.Module) -> Iterator[str]:
+    """Yield what is wrong where a batch has a label that is no class of the model."""
+    counted, classes = _counted_labels(batch), classes_of(model)
+    if counted is None or not counted.numel() or not classes:
         return
-    classes = _classes(model)
-    wrong = counted[(counted < 0) | (counted >= classes)] if classes else counted[:0]
-    if wrong.numel():
+    yield from beyond_classes(int(counted.min()), int(counted.max()), classes)
+
+
+def beyond_classes(smallest: int, largest: int, classes: int) -> Iterator[str]:
+    """Yield what to do where the labels from `smallest` to `largest` are not all classes of the model."""
+    if smallest < 0 or largest >= classes:
         yield (
-            f"A label is {int(wrong[0])}, and the model has the classes 0 to {classes - 1}. Count classes from 0, make "
-            f"the model with num_labels={int(counted.max()) + 1}, and mark what is to be ignored with -100."
+            f"A label is {smallest if smallest < 0 else largest}, and the model has the classes 0 to {classes - 1}. "
+            f"Count classes from 0, make the model with num_labels={max(largest, 0) + 1}, and mark what is to be "
+            "ignored with -100."
         )
 
 
-def _classes(model: nn.Module) -> int:
+def _counted_labels(batch: Any) -> Tensor | None:
+    """Return the labels of a batch that are not -100; None where they are no whole numbers."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
+        return None
+    return labels[labels != IGNORED]
+
+
+def classes_of(model: nn.Module) -> int:
     """Return how many classes the model's configuration tells, where it is one that classifies; else 0."""
     config = getattr(model, "config", None)
     problem = getattr(config, "problem_type", None)
@@ -145,8 +161,8 @@ def optimizer_of(model: nn.Module, optimizer: Any) -> Iterator[str]:
         yield "Every learning rate is 0, so nothing is learned. Set learning_rate, for example 5e-5."
 
 
-def metrics_of(metrics: Mapping[str, Any], wanted: str | None) -> Iterator[str]:
-    """Yield what is wrong with the figures of an evaluation; `wanted` is the name that decides what is best."""
+def metrics_of(metrics: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with the figures of an evaluation; `wanted` has those that settings name."""
     for name, value in metrics.items():
         if not isinstance(value, numbers.Number):
             yield (
@@ -158,17 +174,13 @@ def metrics_of(metrics: Mapping[str, Any], wanted: str | None) -> Iterator[str]:
                 f"'{name}' is NaN on the first evaluation batch. Look for a division by the number of something that "
                 "may be absent."
             )
-    if wanted is None:
-        return
-    key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
-    if key not in metrics:
-        names = ", ".join(
-            name.removeprefix("eval_") for name in metrics if not name.endswith(("_runtime", "_per_second"))
-        )
-        yield (
-            f"metric_for_best_model is '{wanted}', but the evaluation gives {names or 'nothing'}. Name one of these, "
-            "or let compute_metrics return it."
-        )
+    names = ", ".join(name.removeprefix("eval_") for name in metrics if not name.endswith(("_runtime", "_per_second")))
+    for key, setting in wanted.items():
+        if key not in metrics and not key.endswith(("_runtime", "_per_second")):
+            yield (
+                f"{setting}, but the evaluation gives {names or 'nothing'}. Name one of these, or let compute_metrics "
+                "return it."
+            )
 
 
 def _few(names: list[str]) -> str:
