@@ -86,7 +86,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     stock, ours = transformers.TrainingArguments("out"), TrainingArguments("out")
     theirs, mine = json.loads(stock.to_json_string()), json.loads(ours.to_json_string())
     theirs["accelerator_config"]["use_configured_state"] = False
-    assert mine == theirs | dict.fromkeys(OURS) | {"fp8": False, "preflight": False}
+    assert mine == theirs | dict.fromkeys(OURS) | {"fp8": False, "preflight": False, "nonfinite": "stop"}
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)
 
 
