@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torchmetrics
 
-from surestep.metrics.direction import direction_of
+from surestep.metrics.direction import direction_among, direction_of
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,26 @@ def test_a_name_says_which_way_is_better_or_nothing(name: str, greater: bool | N
 )
 def test_a_metric_says_it_of_itself(metric: Any, greater: bool | None) -> None:
     assert direction_of(metric) is greater
+
+
+class Says:
+    def __init__(self, higher_is_better: bool | None) -> None:
+        self.higher_is_better = higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("figure", "greater"),
+    [
+        ("score", True),
+        ("eval_score", True),
+        ("eval_german_score_low", True),
+        ("score_gap", False),
+        ("eval_score_gap", False),
+        ("scores", None),
+        ("underscore", None),
+        ("silent", None),
+    ],
+)
+def test_a_figure_has_the_direction_of_the_metric_that_gives_it(figure: str, greater: bool | None) -> None:
+    metrics = {"score": Says(True), "score_gap": Says(False), "silent": Says(None)}
+    assert direction_among(figure, metrics) is greater

@@ -162,31 +162,14 @@ def test_the_look_leaves_no_trace(tmp_path: Path, workers: int) -> None:
     assert heard[0] == heard[1]
 
 
-def test_modes_are_as_they_were(tmp_path: Path) -> None:
-    class Modes(Trainer):
-        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-            self.modes = [module.training for module in self.model.modules()]
-            return super().training_step(*args, **kwargs)
-
+def test_modes_are_as_they_were_when_a_figure_is_missing(tmp_path: Path) -> None:
     model = line()
-    model.extra = torch.nn.Dropout()
-
-    class Freezing(TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            model.extra.eval()
-
-    trainer = quick(
-        tmp_path,
-        Modes,
-        model=model,
-        callbacks=[Freezing()],
-        **EVALUATES,
-        compute_metrics=Called(),
-        metric_for_best_model="f1",
-        max_steps=1,
-    )
-    trainer.train()
-    assert trainer.modes == [True, True, False]
+    model.extra = torch.nn.Dropout().eval()
+    before = [module.training for module in model.modules()]
+    trainer = quick(tmp_path, model=model, **EVALUATES, compute_metrics=accuracy, metric_for_best_model="f1")
+    with pytest.raises(ArgumentError, match="eval_f1"):
+        trainer.train()
+    assert [module.training for module in model.modules()] == before == [True, True, False]
 
 
 def test_a_function_that_fails_on_one_batch_is_no_mistake(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
