@@ -1,82 +1,142 @@
-"""Keeping what an evaluation yields until the end."""
+"""Keeping what an evaluation yields until the end, in memory up to a limit and on disk beyond it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from surestep.errors import DataError
-from surestep.runtime.nested import map_structure, to_numpy
+from surestep.metrics.spill import Array, Column, Store
+from surestep.runtime.nested import leaves, map_structure, to_numpy
 
 PADDING = -100
-
-
-def _join_arrays(arrays: list[np.ndarray[Any, Any]], padding: int) -> np.ndarray[Any, Any]:
-    """Concatenate along samples; where second dimensions differ, pad them on the right."""
-    arrays = [np.atleast_1d(array) for array in arrays]
-    first = arrays[0]
-    if first.ndim == 1 or len({array.shape[1] for array in arrays}) == 1:
-        return np.concatenate(arrays)
-    width = max(array.shape[1] for array in arrays)
-    rows = sum(len(array) for array in arrays)
-    joined = np.full_like(first, padding, shape=(rows, width, *first.shape[2:]))
-    start = 0
-    for array in arrays:
-        joined[start : start + len(array), : array.shape[1]] = array
-        start += len(array)
-    return joined
-
-
-def join(batches: list[Any], padding: int = PADDING) -> Any:
-    """Concatenate batches of one structure (nested tuples, lists, mappings of arrays) along the samples.
-
-    Where second dimensions differ, they are padded on the right with `padding`.
-    """
-    first = batches[0]
-    if any(type(batch) is not type(first) for batch in batches):
-        kinds = sorted({type(batch).__name__ for batch in batches})
-        raise DataError(
-            f"The batches of an evaluation do not have one form: {', '.join(kinds)}. Return the same structure for "
-            "every batch, or set eval_do_concat_batches=False to keep a list of batches."
-        )
-    if isinstance(first, Mapping):
-        joined = {key: join([batch[key] for batch in batches], padding) for key in first}
-        return joined if type(first) is dict else type(first)(joined)  # type: ignore[call-arg]
-    if isinstance(first, tuple | list):
-        columns = [join(list(column), padding) for column in zip(*batches, strict=True)]
-        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
-    return _join_arrays(batches, padding)
 
 
 class Collector:
     """Collects one output (predictions, labels, inputs, losses) over the batches of an evaluation.
 
-    Batches are kept as they come, on their device, until `offload` moves them to the host; they are joined once, at
-    the end, so that n batches cost n copies and not n squared.
+    Batches are kept as they come, on their device, until `offload` moves them to the host, or until the store that
+    several collectors share is full: then they are written to disk. They are joined once, at the end, and memory that
+    is copied is given up on the way. float16 stays float16; numpy has no bfloat16, which becomes float32.
+
+    Batches have one structure (nested tuples, lists, mappings of arrays). Where second dimensions differ, they are
+    padded on the right with `padding`. With `objects`, lists hold one item a sample, whatever it is, and are appended
+    to each other; they stay in memory.
     """
 
-    def __init__(self, *, concatenate: bool = True, padding: int = PADDING) -> None:
-        self.concatenate, self.padding = concatenate, padding
+    def __init__(
+        self,
+        *,
+        concatenate: bool = True,
+        padding: int = PADDING,
+        store: Store | None = None,
+        objects: bool = False,
+    ) -> None:
+        self.concatenate, self.padding, self.objects = concatenate, padding, objects
+        self.store = Store() if store is None else store
+        self._lists: list[list[Any]] = []
         self._fresh: list[Any] = []
-        self._arrays: list[Any] = []
+        self._batches: list[Any] = []
+        self._columns: list[Column] = []
 
     def add(self, batch: Any) -> None:
         """Keep the output of a batch; None is not kept."""
-        if batch is not None:
-            self._fresh.append(batch)
+        if batch is None:
+            return
+        if self.objects and holds_objects(batch):
+            self._lists.append(to_numpy(batch if isinstance(batch, list) else [batch]))
+            return
+        self._fresh.append(batch)
+        self.store.held += sum(_size(leaf) for leaf in leaves(batch))
 
     def offload(self) -> None:
-        """Move what is still on a device to the host."""
-        self._arrays += [to_numpy(batch) for batch in self._fresh]
+        """Move what is still on a device to the host, and to disk where the store is full."""
+        for batch in self._fresh:
+            self._take(map_structure(np.asarray, to_numpy(batch)))
         self._fresh.clear()
+        if self.store.full:
+            for column in self._columns:
+                column.flush()
 
-    def result(self) -> Any:
-        """Return everything as arrays: one structure over all samples, or a list of batches; None if nothing came."""
+    def _take(self, batch: Any) -> None:
+        """Hand the arrays of a batch to the columns, and note the structure."""
+        arrays = list(leaves(batch))
+        if self.concatenate and self._batches:
+            _check_structure(self._batches[0], batch)
+        else:
+            self._columns += [Column(self.store) for _ in arrays[len(self._columns) :]]
+            self._batches.append(map_structure(lambda _: None, batch))
+        for column, array in zip(self._columns, arrays, strict=False):
+            column.append(array)
+
+    def result(self, order: Array | None = None) -> Any:
+        """Return everything as arrays: one structure over all samples, or a list of batches; None if nothing came.
+
+        `order` names the place of each sample in the joined arrays. It empties the collector.
+        """
         self.offload()
-        if not self._arrays:
+        if self._lists:
+            return self._joined_lists(order) if self.concatenate else self._lists
+        if not self._batches:
             return None
-        if not self.concatenate:
-            return self._arrays
-        return join([map_structure(np.asarray, batch) for batch in self._arrays], self.padding)
+        if self.concatenate:
+            return self._filled(self._batches[0], [column.joined(self.padding, order) for column in self._columns])
+        columns = [iter(column.separate()) for column in self._columns]
+        return [
+            self._filled(batch, [next(column) for _, column in zip(leaves(batch), columns, strict=False)])
+            for batch in self._batches
+        ]
+
+    def _joined_lists(self, order: Array | None) -> list[Any]:
+        samples = [one for batch in self._lists for one in batch]
+        if order is None or len(order) != len(samples):
+            return samples
+        return [samples[place] for place in np.argsort(order)]
+
+    @staticmethod
+    def _filled(structure: Any, arrays: list[Array]) -> Any:
+        given = iter(arrays)
+        return map_structure(lambda _: next(given), structure)
+
+
+def holds_objects(value: Any) -> bool:
+    """Say whether an output is a list with an item for each sample, or holds anything but tensors."""
+    return isinstance(value, list) or any(not isinstance(leaf, Tensor) for leaf in leaves(value))
+
+
+def _size(leaf: Any) -> int:
+    """Return the bytes of an array or tensor."""
+    if isinstance(leaf, Tensor):
+        return leaf.numel() * leaf.element_size()
+    return int(getattr(leaf, "nbytes", 0))
+
+
+def _check_structure(first: Any, batch: Any) -> None:
+    """Raise unless two batches are nested alike."""
+    if (first is None) != isinstance(batch, np.ndarray) or (first is not None and type(first) is not type(batch)):
+        kinds = sorted({_kind(first), _kind(batch)})
+        raise DataError(
+            f"The batches of an evaluation do not have one form: {', '.join(kinds)}. Return the same structure for "
+            "every batch, or set eval_do_concat_batches=False to keep a list of batches."
+        )
+    if isinstance(first, Mapping):
+        _check_keys(list(first), list(batch), lambda key: (first[key], batch[key]))
+    elif isinstance(first, tuple | list):
+        _check_keys(list(range(len(first))), list(range(len(batch))), lambda place: (first[place], batch[place]))
+
+
+def _check_keys(one: list[Any], other: list[Any], pair: Callable[[Any], tuple[Any, Any]]) -> None:
+    if one != other:
+        raise DataError(
+            f"The batches of an evaluation do not have one form: one has {one} and another {other}. Return the same "
+            "outputs for every batch, or set eval_do_concat_batches=False to keep a list of batches."
+        )
+    for key in one:
+        _check_structure(*pair(key))
+
+
+def _kind(value: Any) -> str:
+    return "ndarray" if value is None else type(value).__name__

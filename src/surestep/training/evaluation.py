@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surestep.errors import DataError
+from surestep.logs import get_logger, warn_once
 from surestep.losses.items import IGNORED
-from surestep.metrics.collect import PADDING, Collector
+from surestep.metrics.collect import PADDING, Collector, holds_objects
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
-from surestep.runtime.nested import batch_length, to_plain
-from surestep.runtime.world import World
+from surestep.metrics.ranks import Ranks, exact, summed
+from surestep.metrics.spill import Store
+from surestep.runtime.nested import batch_length, to_numpy, to_plain
 from surestep.training.protocols import Fires
 
+if TYPE_CHECKING:
+    from surestep.metrics.shards import ShardWriter
+    from surestep.metrics.streaming import StreamingMetrics
+
+logger = get_logger(__name__)
 T = TypeVar("T")
 _PARTS = ("logits", "labels", "inputs", "losses")
 PredictionStep = Callable[[nn.Module, Any, bool, list[str] | None], tuple[Any, Any, Any]]
@@ -29,26 +38,14 @@ class ComputeMetrics(Protocol):
         """Return figures by name."""
 
 
-class Ranks(Protocol):
-    """What brings the ranks of a run together."""
-
-    @property
-    def world(self) -> World:
-        """This process's place among them."""
-
-    def gather(self, value: Any, *, padding: int = -100) -> Any:
-        """Return the samples of all ranks from a nested structure of tensors; None from a rank that has none."""
-
-    def agree(self, number: int) -> list[int]:
-        """Return a number from every rank."""
-
-
 @dataclass
 class EvaluationPlan:
     """What an evaluation does, worked out before its first batch.
 
-    With `batch_metrics` a metric sees batch after batch, and outputs are kept beyond that only if `collect` says so.
-    `padding` joins predictions of different widths.
+    `loss_only` and `collect` say whether outputs are kept; `metrics` see them either way and keep sums. With
+    `batch_metrics` a metric function sees batch after batch. `padding` joins predictions of different widths.
+    `spill_bytes` is what may be kept in memory; more goes to disk. `order` names, for each sample as it is read, its
+    number in the dataset; `expected` is how many samples must come. `shards` takes this rank's outputs.
     """
 
     model: nn.Module
@@ -69,77 +66,124 @@ class EvaluationPlan:
     hide_nonfinite: bool = False
     collect: bool = True
     padding: int = PADDING
+    metrics: StreamingMetrics | None = None
+    spill_bytes: int | None = None
+    order: np.ndarray[Any, Any] | None = None
+    expected: int | None = None
+    objects: bool = False
+    shards: ShardWriter | None = None
 
 
-@dataclass
+@dataclass(slots=True)
+class Round(Generic[T]):
+    """A batch on every rank: this rank's, or None; the sizes of all; whether more follow."""
+
+    batch: T | None
+    sizes: list[int]
+    is_last: bool
+
+
 class WeighedLoss:
     """Losses of batches with what each stands for: the mean is one over items, whatever the batch size.
 
-    Losses stay on the device until the mean is asked for.
+    Sums stay on the device until the mean is asked for; they are those of all batches and of the finite ones.
     """
 
-    losses: list[Tensor] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
 
     def add(self, loss: Tensor, weight: float) -> None:
         """Take the mean loss of a batch over `weight` items."""
-        self.losses.append(loss.detach().mean())
-        self.weights.append(weight)
+        value = exact(loss.detach().mean())
+        counts = value.new_tensor([weight, 1.0])
+        # The mean over no items is NaN, and stands for nothing.
+        weighed = value * weight if weight > 0 else torch.zeros_like(value)
+        row = torch.cat([torch.stack([weighed, value]), counts])
+        rows = torch.stack([row, torch.where(value.isfinite(), row, 0.0)])
+        self.sums = rows if self.sums is None else self.sums + rows
 
     def mean(self, ranks: Ranks, *, hide_nonfinite: bool) -> float | None:
         """Return the mean over all items of all ranks, None where no batch had a loss.
 
         `hide_nonfinite` leaves out the batches whose loss is not finite.
         """
-        own = None
-        if self.losses:
-            weighed = torch.tensor(self.weights, dtype=torch.float64, device=self.losses[0].device)
-            own = (torch.stack(self.losses).double(), weighed)
-        everyone = ranks.gather(own)
+        everyone = summed(self.sums, ranks)
         if everyone is None:
             return None
-        losses, weights = (column.cpu().numpy() for column in everyone)
-        finite = np.isfinite(losses)
-        if hide_nonfinite and finite.any():
-            losses, weights = losses[finite], weights[finite]
-        counted = weights > 0
-        if not counted.any():
-            return float(losses.mean())
-        return float((losses[counted] * weights[counted]).sum() / weights[counted].sum())
+        everything, finite = everyone.tolist()
+        weighed, plain, weight, batches = finite if hide_nonfinite and finite[3] else everything
+        return float(weighed / weight if weight > 0 else plain / batches)
 
 
 def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
     """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself."""
-    kept = {name: Collector(concatenate=plan.concatenate) for name in _PARTS}
-    kept["logits"].padding = plan.padding
-    loss, seen, metrics = WeighedLoss(), 0, None
-    for step, (inputs, is_last) in enumerate(_rounds(batches, plan.ranks), start=1):
-        seen += batch_length(inputs) or 0
-        batch = _gathered(plan, {} if inputs is None else _run(plan, inputs, loss))
-        plan.events.fire("on_prediction_step")
-        if plan.batch_metrics:
-            metrics = _measure(plan, batch, compute_result=is_last)
-        if not plan.collect:
-            continue
-        for name, collector in kept.items():
-            collector.add(batch[name])
-            if plan.offload_every is not None and step % plan.offload_every == 0:
-                collector.offload()
-    arrays = {name: collector.result() for name, collector in kept.items()}
-    if not plan.batch_metrics:
-        metrics = _measure(plan, arrays)
+    with Store(plan.spill_bytes) as store, plan.metrics or nullcontext():
+        kept = {n: Collector(concatenate=plan.concatenate, store=store, objects=plan.objects) for n in _PARTS}
+        kept["logits"].padding = plan.padding
+        loss, figures, seen, packed = WeighedLoss(), None, 0, True
+        for step, turn in enumerate(_rounds(batches, plan), start=1):
+            positions = _positions(plan, turn.sizes, seen)
+            seen, packed = seen + sum(turn.sizes), packed and max(turn.sizes) == 1
+            own = {} if turn.batch is None else _run(plan, turn.batch, loss, positions)
+            batch = _gathered(plan, own)
+            plan.events.fire("on_prediction_step")
+            if plan.batch_metrics:
+                figures = _measure(plan, batch, compute_result=turn.is_last)
+            if plan.collect and not plan.loss_only:
+                _keep(kept, batch, offload=plan.offload_every is not None and step % plan.offload_every == 0)
+        _check_count(plan, seen, packed=packed)
+        order = plan.order if plan.order is not None and len(plan.order) == seen else None
+        arrays = {name: collector.result(order) for name, collector in kept.items()}
+        if not plan.batch_metrics:
+            figures = _measure(plan, arrays)
+        if plan.metrics is not None:
+            figures = {**plan.metrics.compute(plan.ranks), **(figures or {})}
     return EvalLoopOutput(
         predictions=arrays["logits"],
         label_ids=arrays["labels"],
-        metrics=_named(plan, metrics, loss),
-        num_samples=num_samples or sum(plan.ranks.agree(seen)),
+        metrics=_named(plan, figures, loss),
+        num_samples=num_samples or seen,
     )
 
 
-def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss) -> dict[str, Any]:
+def _keep(kept: Mapping[str, Collector], batch: Mapping[str, Any], *, offload: bool) -> None:
+    """Keep the parts of a batch, on their device unless it is time to move them or memory is full."""
+    for name, collector in kept.items():
+        collector.add(batch[name])
+    for collector in kept.values():
+        if offload or collector.store.full:
+            collector.offload()
+
+
+def _positions(plan: EvaluationPlan, sizes: list[int], seen: int) -> np.ndarray[Any, Any]:
+    """Return the numbers in the dataset of the samples that this rank has in a round."""
+    rank = plan.ranks.world.rank
+    start = seen + sum(sizes[:rank])
+    read = np.arange(start, start + sizes[rank])
+    return read if plan.order is None or start + sizes[rank] > len(plan.order) else plan.order[read]
+
+
+def _check_count(plan: EvaluationPlan, seen: int, *, packed: bool) -> None:
+    """Raise where samples were lost on the way from a dataset whose length is known."""
+    if plan.expected is None or seen == plan.expected:
+        return
+    if seen < plan.expected and not packed:
+        raise DataError(
+            f"The evaluation set has {plan.expected} samples, and {seen} rows came to the model: the data_collator "
+            "leaves some out. Let it return a row for each sample it is given, or filter the dataset beforehand."
+        )
+    warn_once(
+        logger,
+        f"The evaluation set has {plan.expected} samples, and batches have {seen} rows in all: the data_collator "
+        "makes several samples one row, or one sample several. Predictions are those of rows.",
+    )
+
+
+def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Put one batch through the model and return what there is of outputs, by name."""
-    size = batch_length(inputs) or 0
-    losses, logits, labels = plan.prediction_step(plan.model, inputs, plan.loss_only, plan.ignore_keys)
+    size = len(positions)
+    loss_alone = plan.loss_only and plan.metrics is None
+    losses, logits, labels = plan.prediction_step(plan.model, inputs, loss_alone, plan.ignore_keys)
     batch: dict[str, Any] = {}
     if losses is not None:
         weight = loss_weight(inputs, shifted=plan.shifted_labels)
@@ -150,16 +194,37 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss) -> dict[str, Any]
         batch["inputs"] = inputs if plan.batch_metrics else inputs[plan.main_input]
     if logits is not None and plan.preprocess_logits is not None:
         logits = plan.preprocess_logits(logits, labels)
+    if plan.metrics is not None:
+        plan.metrics.update(logits, labels, inputs, positions)
+    if plan.shards is not None:
+        plan.shards.add({"predictions": logits, "label_ids": labels}, positions)
+    if plan.loss_only:
+        return batch
     return batch | {name: value for name, value in {"logits": logits, "labels": labels}.items() if value is not None}
 
 
 def _gathered(plan: EvaluationPlan, batch: dict[str, Any]) -> dict[str, Any]:
     """Bring together what the ranks made of their batches; every part is named, and None where there is none."""
-    if not plan.loss_only or plan.include:
-        logits = plan.ranks.gather(batch.pop("logits", None), padding=plan.padding)
-        batch = plan.ranks.gather(batch or None) or {}
-        batch["logits"] = logits
-    return dict.fromkeys(_PARTS) | batch
+    if not _needs_all(plan):
+        return dict.fromkeys(_PARTS)
+    if plan.objects:
+        return {name: _gathered_objects(plan.ranks, batch.get(name)) for name in _PARTS}
+    logits = plan.ranks.gather(batch.pop("logits", None), padding=plan.padding)
+    return dict.fromkeys(_PARTS) | (plan.ranks.gather(batch or None) or {}) | {"logits": logits}
+
+
+def _gathered_objects(ranks: Ranks, value: Any) -> Any:
+    """Bring together what may be any objects: lists of the ranks are appended to each other."""
+    kinds = ranks.agree(0 if value is None else 1 + holds_objects(value))
+    if max(kinds) < 2 or len(kinds) == 1:
+        return ranks.gather(value)
+    everyone = (one for one in ranks.gather_objects(to_numpy(value)) if one is not None)
+    return [sample for one in everyone for sample in (one if isinstance(one, list) else [one])]
+
+
+def _needs_all(plan: EvaluationPlan) -> bool:
+    """Say whether anybody looks at the outputs of all ranks."""
+    return (plan.collect and not plan.loss_only) or (plan.batch_metrics and plan.compute_metrics is not None)
 
 
 def _measure(plan: EvaluationPlan, parts: Mapping[str, Any], **asked: bool) -> Mapping[str, Any] | None:
@@ -196,13 +261,23 @@ def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
     return float((labels != IGNORED).sum())
 
 
-def _rounds(batches: Iterable[T], ranks: Ranks) -> Iterator[tuple[T | None, bool]]:
-    """Yield this rank's batch of every round with whether the round is the last; None where only others have one."""
+def _rounds(batches: Iterable[T], plan: EvaluationPlan) -> Iterator[Round[T]]:
+    """Yield the rounds of all ranks; the last ones may find a batch on some ranks alone."""
     iterator = iter(batches)
     batch = next(iterator, None)
-    going = any(ranks.agree(int(batch is not None)))
-    while going:
+    sizes = plan.ranks.agree(-1 if batch is None else _rows(batch, plan.main_input))
+    while max(sizes) >= 0:
         following = None if batch is None else next(iterator, None)
-        going = any(ranks.agree(int(following is not None)))
-        yield batch, not going
-        batch = following
+        after = plan.ranks.agree(-1 if following is None else _rows(following, plan.main_input))
+        yield Round(batch, [max(size, 0) for size in sizes], is_last=max(after) < 0)
+        batch, sizes = following, after
+
+
+def _rows(inputs: Any, main_input: str) -> int:
+    """Return the samples of a batch: the rows of its labels, else of the main input, else of its first tensor."""
+    if isinstance(inputs, Mapping):
+        for name in ("labels", main_input):
+            rows = batch_length(inputs.get(name))
+            if rows is not None:
+                return rows
+    return batch_length(inputs) or 0

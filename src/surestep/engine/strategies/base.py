@@ -49,5 +49,8 @@ class Strategy(Protocol):
     def gather(self, value: Any, *, padding: int = -100) -> Any:
         """Return the samples of all ranks, in order, from a nested structure of tensors; None from a rank with none."""
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the object of every rank, by rank."""
+
     def agree(self, number: int) -> list[int]:
         """Return a number of the host from every rank, without waiting for a device."""

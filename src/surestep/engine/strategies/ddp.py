@@ -99,6 +99,10 @@ class DataParallel:
         """
         return collectives.gather_samples(value, padding=padding)
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the object of every rank, by rank."""
+        return collectives.gather_objects(value)
+
     def agree(self, number: int) -> list[int]:
         """Return a number of the host from every rank."""
         return [one for (one,) in collectives.agree([number])]

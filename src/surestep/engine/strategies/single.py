@@ -59,6 +59,10 @@ class SingleDevice:
         del padding
         return value
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the object of the one rank."""
+        return [value]
+
     def agree(self, number: int) -> list[int]:
         """Return the number of the one rank."""
         return [number]

@@ -1,0 +1,109 @@
+"""Metrics by name or object in a trainer: what was asked for, and what sees evaluations and training steps.
+
+`Measures` owns what the user asked for. Each evaluation gets metrics of its own; those of training live as long as the
+run, are read at each log, and go into checkpoints with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from surestep.errors import ArgumentError
+from surestep.logs import get_logger, warn_once
+from surestep.losses.items import shifts_labels
+from surestep.metrics.auroc import Auroc
+from surestep.metrics.bootstrap import Bootstrap
+from surestep.metrics.named import check_metrics, make_metrics
+from surestep.metrics.streaming import StreamingMetrics
+from surestep.metrics.task import Reading
+from surestep.runtime.nested import detach
+from surestep.training.outputs import predictions_of
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+
+logger = get_logger(__name__)
+
+
+class Measures:
+    """The metrics that a trainer was given: for evaluations, and for the batches of training."""
+
+    def __init__(self, metrics: Any, train_metrics: Any, confidence: float | None, seed: int) -> None:
+        self.metrics = metrics
+        self.train_metrics = metrics if train_metrics is True else train_metrics or None
+        if train_metrics is True and metrics is None:
+            raise ArgumentError("train_metrics=True measures what metrics names, which is None. Write metrics=[...].")
+        if confidence is not None and metrics is None:
+            raise ArgumentError(
+                f"metrics_confidence={confidence} needs metrics, which is None. Write metrics=['accuracy'], say."
+            )
+        self.bootstrap = None if confidence is None else Bootstrap(confidence, seed)
+        self._told = False
+        for name, asked in (("metrics", metrics), ("train_metrics", self.train_metrics)):
+            if asked is not None:
+                check_metrics(asked, name)
+
+    def for_evaluation(self, trainer: Trainer) -> StreamingMetrics | None:
+        """Return new metrics for an evaluation; None where none were asked for."""
+        if self.metrics is None:
+            return None
+        return make_metrics(self.metrics, self._reading(trainer), self.bootstrap)
+
+    def for_training(self, trainer: Trainer) -> StreamingMetrics | None:
+        """Return new metrics for the batches of training; None where none were asked for."""
+        if self.train_metrics is None:
+            return None
+        made = make_metrics(self.train_metrics, self._reading(trainer))
+        for name, metric in made.metrics.items():
+            if isinstance(metric, Auroc):
+                raise ArgumentError(
+                    f"train_metrics has '{name}', which needs all scores at once. Write train_metrics=[...] without it."
+                )
+        return made
+
+    def _reading(self, trainer: Trainer) -> Reading:
+        model, use = trainer.engine.unwrap(trainer.model), trainer._item_use
+        quiet, self._told = self._told, True
+        return Reading(
+            config=getattr(model, "config", None),
+            processing_class=trainer.processing_class,
+            shifted=use.shifted if use is not None else shifts_labels(model),
+            main_input=getattr(model, "main_input_name", "input_ids"),
+            quiet=quiet,
+        )
+
+
+@contextmanager
+def measured(trainer: Trainer, model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Show the training metrics what the model returns inside the block; of several calls, the last."""
+    metrics = None if trainer._run is None else trainer._run.metrics
+    if metrics is None or not isinstance(inputs, Mapping):
+        yield
+        return
+    labels = tuple(inputs.get(name) for name in trainer.label_names)
+    seen: list[tuple[Any, bool]] = []
+
+    def note(module: nn.Module, args: Any, given: dict[str, Any], outputs: Any) -> None:
+        del module, args
+        seen[:] = [(outputs, any(name in given for name in trainer.label_names))]
+
+    handle = model.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not seen:
+        warn_once(logger, "train_metrics see nothing: compute_loss does not call the model it is given.")
+        return
+    outputs, with_loss = seen[0]
+    if any(label is None for label in labels):
+        return
+    found = detach(predictions_of(outputs, trainer._ignored(None), with_loss=with_loss))
+    predictions, wanted = (value[0] if len(value) == 1 else value or None for value in (found, labels))
+    if predictions is not None and trainer.preprocess_logits_for_metrics is not None:
+        predictions = trainer.preprocess_logits_for_metrics(predictions, wanted)
+    metrics.update(predictions, wanted, inputs)
