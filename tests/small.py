@@ -59,7 +59,9 @@ def quick(folder: Path, kind: type[Trainer] = Trainer, **settings: Any) -> Train
     """A trainer; names that `Trainer` takes go to it, all others to the arguments."""
     takes = {
         "callbacks", "compute_loss_func", "compute_metrics", "data_collator", "eval_dataset", "model", "model_init",
-        "optimizer_cls_and_kwargs", "optimizers", "preprocess_logits_for_metrics", "processing_class", "train_dataset",
+        "metrics", "metrics_confidence", "optimizer_cls_and_kwargs", "optimizers", "preprocess_logits_for_metrics",
+        "processing_class", "train_dataset",
+        "train_metrics",
     }  # fmt: skip
     parts = {name: settings.pop(name) for name in takes & settings.keys()}
     if "model_init" not in parts:

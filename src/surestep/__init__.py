@@ -52,6 +52,7 @@ _HOMES = {
     "surestep.losses.regression": ("HuberLoss", "MSELoss"),
     "surestep.losses.triplet": ("TripletLoss",),
     "surestep.metrics.prediction": ("EvalLoopOutput", "EvalPrediction", "PredictionOutput", "TrainOutput"),
+    "surestep.metrics.shards": ("load_predictions",),
     "surestep.runtime.random": ("seed_everything",),
     "surestep.trainer.search.backend": ("HPSearchBackend", "default_hp_search_backend"),
     "surestep.trainer.search.best": ("BestRun", "default_compute_objective"),
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
     from surestep.metrics.prediction import EvalPrediction as EvalPrediction
     from surestep.metrics.prediction import PredictionOutput as PredictionOutput
     from surestep.metrics.prediction import TrainOutput as TrainOutput
+    from surestep.metrics.shards import load_predictions as load_predictions
     from surestep.runtime.random import seed_everything as seed_everything
     from surestep.trainer.search.backend import HPSearchBackend as HPSearchBackend
     from surestep.trainer.search.backend import default_hp_search_backend as default_hp_search_backend

@@ -37,7 +37,6 @@ _DEEPSPEED = "DeepSpeed"
 PAGE = "docs/compatibility.md"
 
 UNSERVED: dict[str, Unserved] = {
-    "eval_use_gather_object": Unserved("gathering objects over processes"),
     "enable_jit_checkpoint": Unserved("saving on a signal"),
     "accelerator_config": Unserved("splitting and dispatching batches", _is_for_one_process),
     "parallelism_config": Unserved("tensor and context parallelism"),

@@ -149,6 +149,34 @@ def num_samples(loader: Any) -> int:
     return len(loader) * (getattr(loader, "batch_size", None) or 1)
 
 
+def reading_order(loader: Any) -> np.ndarray[Any, Any] | None:
+    """Return the numbers of the samples in the order in which a length-grouped loader reads its next pass.
+
+    None for any other loader: it reads in the dataset's order, or in one of its maker's own.
+    """
+    sampler = _own_sampler(loader)
+    grouping = sampler is not None and type(sampler).__name__ == "LengthGroupedSampler"
+    return sampler.order().numpy() if grouping else None
+
+
+def reads_all(loader: Any) -> bool:
+    """Say whether a pass gives every sample of the dataset once.
+
+    Not so with `drop_last`, with a stream, and perhaps not with a loader or sampler of the user's.
+    """
+    sampler = _own_sampler(loader)
+    if sampler is None or getattr(loader.batch_sampler, "drop_last", True):
+        return False
+    return has_length(loader.dataset) and len(sampler) == len(loader.dataset)
+
+
+def _own_sampler(loader: Any) -> Any:
+    """Return the sampler of a loader of ours where it goes through the dataset once, in order or grouped."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    once = isinstance(sampler, SequentialSampler) or type(sampler).__name__ == "LengthGroupedSampler"
+    return sampler if once else None
+
+
 def seed_worker(worker_id: int, num_workers: int, rank: int) -> None:  # noqa: ARG001 (torch passes the id)
     """Seed the generators of a worker process from the seed that torch gave it, apart for each rank."""
     seed = num_workers * rank + torch.initial_seed() % 2**32

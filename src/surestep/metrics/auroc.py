@@ -38,12 +38,13 @@ class Auroc:
     def __init__(self, reading: Reading, bootstrap: Bootstrap | None = None) -> None:
         self.reading, self.bootstrap = reading, bootstrap
         self._found: dict[str, float] = {}
+        # A limit below nothing: the first score is written to disk.
+        self._store = Store(-1)
         self.reset()
 
     def reset(self) -> None:
         """Forget the scores."""
-        # A limit below nothing: the first score is written to disk.
-        self._store = Store(-1)
+        self._store.close()
         self._scores, self._targets, self._positions = (Column(self._store) for _ in range(3))
         self._seen = False
 

@@ -13,6 +13,8 @@ from surestep.metrics.spill import Array, Column, Store
 from surestep.runtime.nested import leaves, map_structure, to_numpy
 
 PADDING = -100
+# Stands for an array in the structure of a batch.
+_LEAF = ...
 
 
 class Collector:
@@ -68,7 +70,7 @@ class Collector:
             _check_structure(self._batches[0], batch)
         else:
             self._columns += [Column(self.store) for _ in arrays[len(self._columns) :]]
-            self._batches.append(map_structure(lambda _: None, batch))
+            self._batches.append(map_structure(lambda _: _LEAF, batch))
         for column, array in zip(self._columns, arrays, strict=False):
             column.append(array)
 
@@ -116,7 +118,7 @@ def _size(leaf: Any) -> int:
 
 def _check_structure(first: Any, batch: Any) -> None:
     """Raise unless two batches are nested alike."""
-    if (first is None) != isinstance(batch, np.ndarray) or (first is not None and type(first) is not type(batch)):
+    if type(batch) is not (np.ndarray if first is _LEAF else type(first)):
         kinds = sorted({_kind(first), _kind(batch)})
         raise DataError(
             f"The batches of an evaluation do not have one form: {', '.join(kinds)}. Return the same structure for "
@@ -139,4 +141,4 @@ def _check_keys(one: list[Any], other: list[Any], pair: Callable[[Any], tuple[An
 
 
 def _kind(value: Any) -> str:
-    return "ndarray" if value is None else type(value).__name__
+    return "ndarray" if value is _LEAF else type(value).__name__

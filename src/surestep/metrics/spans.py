@@ -19,7 +19,7 @@ Span = tuple[str, int, int]
 # for either). Where a span starts, where it goes on, and where it has ended before the second tag.
 _STRICT: dict[str, dict[str, frozenset[str]]] = {
     "IOB1": {
-        "starts": frozenset({"OI?", "II!", "BI!", "IB=", "BB="}),
+        "starts": frozenset({"OI?", "II!", "BI?", "IB=", "BB="}),
         "goes on": frozenset({"BI=", "II="}),
         "ends": frozenset({"II!", "IO?", "IB?", "BO?", "BI!", "BB="}),
     },

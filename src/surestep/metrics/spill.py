@@ -32,6 +32,7 @@ class Store:
         self.limit, self.held = limit, 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = count()
+        self._files: list[IO[bytes]] = []
 
     @property
     def full(self) -> bool:
@@ -42,7 +43,9 @@ class Store:
         """Return a new file, open to write and read."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="surestep-evaluation-", ignore_cleanup_errors=True)
-        return (Path(self._folder.name) / f"{next(self._numbers)}.bin").open("w+b")
+        file = (Path(self._folder.name) / f"{next(self._numbers)}.bin").open("w+b")
+        self._files.append(file)
+        return file
 
     def __enter__(self) -> Store:
         return self
@@ -50,6 +53,13 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder; what is mapped stays."""
+        for file in self._files:
+            file.close()
+        self._files.clear()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None

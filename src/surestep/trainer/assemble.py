@@ -36,9 +36,23 @@ from surestep.training.tally import Tally
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from surestep.trainer.measuring import Measures
     from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
+
+
+def make_measures(args: Any, metrics: Any, train_metrics: Any, confidence: float | None) -> Measures | None:
+    """Return the metrics given by name or object; None where there are none."""
+    if metrics is None and not train_metrics and confidence is None:
+        return None
+    from surestep.trainer.measuring import Measures
+
+    if metrics is not None and args.prediction_loss_only:
+        raise ArgumentError(
+            "prediction_loss_only=True gives metrics nothing to measure. Leave it out: metrics keep no prediction."
+        )
+    return Measures(metrics, train_metrics, confidence, args.seed)
 
 
 def seed_run(args: Any) -> None:
@@ -188,6 +202,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         read=read,
         evenly_shared=isinstance(getattr(loader, "batch_sampler", None), RankBatches),
         meters=_meters(trainer),
+        metrics=None if trainer._measures is None else trainer._measures.for_training(trainer),
     )
     if resume_from_checkpoint is not None:
         restore_callbacks(trainer, resume_from_checkpoint)

@@ -88,7 +88,7 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
     if needs and evaluates and name is not None and _only_a_loss(trainer) and not _is_loss(name):
         yield (
             f"metric_for_best_model is '{name}', but there is no compute_metrics, so evaluations give the loss only. "
-            "Pass compute_metrics, or set metric_for_best_model='loss'."
+            "Pass metrics or compute_metrics, or set metric_for_best_model='loss'."
         )
 
 
@@ -106,7 +106,10 @@ def _only_a_loss(trainer: Trainer) -> bool:
 
     kind = type(trainer)
     own = kind.evaluate is EvaluatingPoints.evaluate and kind.evaluation_loop is EvaluatingPoints.evaluation_loop
-    return trainer.compute_metrics is None and own
+    measured = trainer.compute_metrics is not None or (
+        trainer._measures is not None and trainer._measures.metrics is not None
+    )
+    return own and not measured
 
 
 def _is_loss(name: str) -> bool:

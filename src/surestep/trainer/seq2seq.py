@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ class Seq2SeqTrainer(Trainer):
         callbacks: Sequence[Any] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        *,
+        metrics: Any = None,
+        train_metrics: Any = False,
+        metrics_confidence: float | None = None,
         **older: Any,
     ) -> None:
         if args is None:
@@ -76,6 +81,9 @@ class Seq2SeqTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            metrics=metrics,
+            train_metrics=train_metrics,
+            metrics_confidence=metrics_confidence,
             **older,
         )
 
@@ -114,6 +122,8 @@ class Seq2SeqTrainer(Trainer):
         test_dataset: Any,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "test",
+        *,
+        output_dir: str | Path | None = None,
         **gen_kwargs: Any,
     ) -> PredictionOutput:
         """Predict as `Trainer.predict` does; `gen_kwargs`, such as `num_beams`, go to the model's `generate`.
@@ -121,7 +131,9 @@ class Seq2SeqTrainer(Trainer):
         With `predict_with_generate` the predictions are generated tokens, padded on the right with the padding token.
         """
         self._gen_kwargs = self._generation_settings(gen_kwargs)
-        return super().predict(test_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix)
+        return super().predict(
+            test_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, output_dir=output_dir
+        )
 
     def _generation_settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of an evaluation: those given for it, else those of the arguments."""

@@ -28,7 +28,7 @@ from surestep.metrics.speed import speed_metrics
 from surestep.runtime.collectives import on_main
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
-from surestep.trainer.assemble import assemble, make_engine, prepared_model, seed_run
+from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
 from surestep.trainer.checks import check_objects, takes_trial
 from surestep.trainer.defaults import default_callbacks, default_collator
 from surestep.trainer.older import (
@@ -75,9 +75,13 @@ class Trainer(OlderPoints):
         optimizers: An optimizer and a schedule, or None for either.
         optimizer_cls_and_kwargs: An optimizer class and its keywords, in the place of `args.optim`.
         preprocess_logits_for_metrics: Called with `(logits, labels)` on the device, before logits are collected.
+        metrics: Metrics that see one batch after the other and keep sums: names (`"accuracy"`, `"f1"`, ...), objects
+            of torchmetrics, a list of these, or a dict by name.
+        train_metrics: The same for the batches of training, logged with the loss; True takes `metrics`.
+        metrics_confidence: Gives each of `metrics` an interval (`eval_accuracy_low`, `..._high`) of this confidence.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the original's, and what is ours by keyword)
         self,
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
@@ -92,6 +96,10 @@ class Trainer(OlderPoints):
         optimizers: tuple[Any, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        *,
+        metrics: Any = None,
+        train_metrics: Any = False,
+        metrics_confidence: float | None = None,
         **older: Any,
     ) -> None:
         known = list(inspect.signature(Trainer.__init__).parameters)[1:]
@@ -110,6 +118,7 @@ class Trainer(OlderPoints):
         if compute_metrics is not None or not callable(getattr(type(self), "compute_metrics", None)):
             self.compute_metrics = compute_metrics
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
+        self._measures = make_measures(self.args, metrics, train_metrics, metrics_confidence)
         self.optimizer, self.lr_scheduler = optimizers
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.model_init = model_init
@@ -382,6 +391,8 @@ class Trainer(OlderPoints):
             logs_of_step["learning_rate"] = self._get_learning_rate() if learning_rate is None else float(learning_rate)
             if run.left_out.steps:
                 logs_of_step["nonfinite_steps"] = run.left_out.steps
+            if run.metrics is not None:
+                logs_of_step |= run.metrics.compute(self.engine.strategy)
             self.store_flos()
             self.log(logs_of_step, start_time)
         if self.control.should_evaluate:

@@ -45,7 +45,8 @@ class EvaluationPlan:
     `loss_only` and `collect` say whether outputs are kept; `metrics` see them either way and keep sums. With
     `batch_metrics` a metric function sees batch after batch. `padding` joins predictions of different widths.
     `spill_bytes` is what may be kept in memory; more goes to disk. `order` names, for each sample as it is read, its
-    number in the dataset; `expected` is how many samples must come. `shards` takes this rank's outputs.
+    number in the dataset, of `dataset_size` samples; `reads_all` says that each of these must come. `shards` takes this
+    rank's outputs.
     """
 
     model: nn.Module
@@ -69,7 +70,8 @@ class EvaluationPlan:
     metrics: StreamingMetrics | None = None
     spill_bytes: int | None = None
     order: np.ndarray[Any, Any] | None = None
-    expected: int | None = None
+    dataset_size: int | None = None
+    reads_all: bool = False
     objects: bool = False
     shards: ShardWriter | None = None
 
@@ -132,8 +134,8 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
             if plan.collect and not plan.loss_only:
                 _keep(kept, batch, offload=plan.offload_every is not None and step % plan.offload_every == 0)
         _check_count(plan, seen, packed=packed)
-        order = plan.order if plan.order is not None and len(plan.order) == seen else None
-        arrays = {name: collector.result(order) for name, collector in kept.items()}
+        places = _places(plan, seen)
+        arrays = {name: collector.result(places) for name, collector in kept.items()}
         if not plan.batch_metrics:
             figures = _measure(plan, arrays)
         if plan.metrics is not None:
@@ -163,20 +165,35 @@ def _positions(plan: EvaluationPlan, sizes: list[int], seen: int) -> np.ndarray[
     return read if plan.order is None or start + sizes[rank] > len(plan.order) else plan.order[read]
 
 
+def _places(plan: EvaluationPlan, seen: int) -> np.ndarray[Any, Any] | None:
+    """Return where each sample belongs among those seen, so that they come in the dataset's order."""
+    if plan.order is None or seen > len(plan.order):
+        return None
+    return plan.order[:seen].argsort().argsort()
+
+
 def _check_count(plan: EvaluationPlan, seen: int, *, packed: bool) -> None:
-    """Raise where samples were lost on the way from a dataset whose length is known."""
-    if plan.expected is None or seen == plan.expected:
+    """Raise where samples were lost on the way, and say once where they are left out on purpose, or are not rows."""
+    size = plan.dataset_size
+    if size is None or seen == size:
         return
-    if seen < plan.expected and not packed:
-        raise DataError(
-            f"The evaluation set has {plan.expected} samples, and {seen} rows came to the model: the data_collator "
-            "leaves some out. Let it return a row for each sample it is given, or filter the dataset beforehand."
+    if seen < size and not plan.reads_all:
+        warn_once(
+            logger,
+            f"The evaluation covers {seen} of the {size} samples of its set: dataloader_drop_last=True, or a loader or "
+            "sampler of your own, leaves some out.",
         )
-    warn_once(
-        logger,
-        f"The evaluation set has {plan.expected} samples, and batches have {seen} rows in all: the data_collator "
-        "makes several samples one row, or one sample several. Predictions are those of rows.",
-    )
+    elif seen < size and not packed:
+        raise DataError(
+            f"The evaluation set has {size} samples, and {seen} rows came to the model: the data_collator leaves some "
+            "out. Let it return a row for each sample it is given, or filter the dataset beforehand."
+        )
+    else:
+        warn_once(
+            logger,
+            f"The evaluation set has {size} samples, and batches have {seen} rows in all: several samples make one "
+            "row, or one makes several. Predictions are those of rows.",
+        )
 
 
 def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, positions: np.ndarray[Any, Any]) -> dict[str, Any]:

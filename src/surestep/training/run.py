@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surestep.data.position import DataPosition
 from surestep.logs import get_logger
@@ -13,6 +13,9 @@ from surestep.training.events import Events
 from surestep.training.plan import Plan
 from surestep.training.protocols import Batch, Group, StepRunner, Steps
 from surestep.training.tally import Tally
+
+if TYPE_CHECKING:
+    from surestep.metrics.streaming import StreamingMetrics
 
 logger = get_logger(__name__)
 
@@ -41,6 +44,8 @@ class LeftOut:
 class Run:
     """The parts of a run, each with its own state, and where the run stands among its batches.
 
+    `metrics` see the batches of training, where that was asked for; they are read at each log.
+
     `epoch_over` says that the steps of the epoch are done and only its end is left. `random_before_epoch` is what the
     random generators were before the loader of the epoch began: it may draw then, for its workers or its order.
 
@@ -59,6 +64,7 @@ class Run:
     position: DataPosition
     read: Reader
     meters: list[Meter] = field(default_factory=list)
+    metrics: StreamingMetrics | None = None
     before_reading: Callable[[], Any] | None = None
     after_fetch: Callable[[], Any] | None = None
     evenly_shared: bool = True
@@ -165,6 +171,7 @@ class Run:
             "tally": self.tally.state_dict(),
             "left_out": self.left_out.state_dict(),
             "random_before_epoch": self.random_before_epoch,
+            "metrics": None if self.metrics is None else self.metrics.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -176,6 +183,8 @@ class Run:
         # Checkpoints of before say nothing of it.
         self.left_out.load_state_dict(state.get("left_out", {"steps": 0}))
         self.random_before_epoch = state["random_before_epoch"]
+        if self.metrics is not None and state.get("metrics") is not None:
+            self.metrics.load_state_dict(state["metrics"], self.engine.device)
 
     def settle(self) -> None:
         """Decide, on resume, what is left of the epoch of the position: steps, only its end, or nothing.

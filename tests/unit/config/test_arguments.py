@@ -31,6 +31,7 @@ OURS = (
     "sampling_weights",
     "nonfinite",
     "track_best",
+    "eval_spill_bytes",
 )
 
 # What both classes make of the same keyword arguments.
@@ -86,7 +87,8 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     stock, ours = transformers.TrainingArguments("out"), TrainingArguments("out")
     theirs, mine = json.loads(stock.to_json_string()), json.loads(ours.to_json_string())
     theirs["accelerator_config"]["use_configured_state"] = False
-    assert mine == theirs | dict.fromkeys(OURS) | {"fp8": False, "preflight": False, "nonfinite": "stop"}
+    set_ = {"fp8": False, "preflight": False, "nonfinite": "stop", "eval_spill_bytes": 2**30}
+    assert mine == theirs | dict.fromkeys(OURS) | set_
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)
 
 

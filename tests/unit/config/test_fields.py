@@ -25,6 +25,7 @@ OURS = {
     "sampling_weights",
     "nonfinite",
     "track_best",
+    "eval_spill_bytes",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

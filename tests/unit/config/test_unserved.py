@@ -10,7 +10,6 @@ from surestep.errors import NotServedError
 
 # A value of each unserved setting that asks for something.
 ASKED = {
-    "eval_use_gather_object": True,
     "enable_jit_checkpoint": True,
     "accelerator_config": {"split_batches": True},
     "parallelism_config": object(),

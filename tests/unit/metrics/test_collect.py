@@ -14,7 +14,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import nested_concat, nested_numpify
 
 from surestep.errors import DataError
-from surestep.metrics.collect import Collector, join
+from surestep.metrics.collect import Collector
+from surestep.metrics.spill import Store
+from surestep.runtime.nested import map_structure
 
 
 class Pair(NamedTuple):
@@ -86,7 +88,7 @@ def test_joined_as_in_the_original(batches: list[Any]) -> None:
 )
 def test_every_value_is_where_it_was_and_the_rest_is_padding(widths: list[int], rows: int, dtype: Any) -> None:
     batches = [np.arange(1, rows * width + 1, dtype=dtype).reshape(rows, width) for width in widths]
-    joined = join(batches)
+    joined = collected(batches)
 
     assert joined.shape == (rows * len(widths), max(widths))
     assert joined.dtype == dtype
@@ -146,3 +148,47 @@ def test_batches_of_two_forms_are_told() -> None:
 
 def test_numbers_that_are_no_tensors_are_kept_as_arrays() -> None:
     np.testing.assert_array_equal(collected([[1.0], [2.0]])[0], np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("batches", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("limit", [0, 30])
+def test_on_disk_it_is_the_same(batches: list[Any], limit: int) -> None:
+    with Store(limit) as store:
+        collector = Collector(store=store)
+        for batch in batches:
+            collector.add(batch)
+            if store.full:
+                collector.offload()
+                assert not collector._fresh
+        found = collector.result()
+
+    assert_same(map_structure(np.asarray, found), collected(batches))
+
+
+def test_batches_apart_on_disk() -> None:
+    with Store(0) as store:
+        found = collected([(random(2, 3), random(2)), (random(1, 5), random(1))], concatenate=False, store=store)
+
+    assert [type(one) for one in found] == [tuple, tuple]
+    assert [[part.shape for part in one] for one in found] == [[(2, 3), (2,)], [(1, 5), (1,)]]
+    np.testing.assert_array_equal(found[1][0], random(1, 5))
+
+
+def test_samples_are_put_to_their_places() -> None:
+    batches = [(torch.tensor([0.0, 1.0]), torch.ones(2, 1)), (torch.tensor([2.0]), torch.ones(1, 2))]
+    collector = Collector()
+    for batch in batches:
+        collector.add(batch)
+    first, second = collector.result(np.array([2, 0, 1]))
+
+    assert first.tolist() == [1.0, 2.0, 0.0]
+    assert second.tolist() == [[1, -100], [1, 1], [1, -100]]
+
+
+def test_lists_of_samples_are_appended_where_objects_are_asked_for() -> None:
+    batches = [[{"boxes": random(2, 4)}, "none"], [{"boxes": random(0, 4)}]]
+    apart, whole = (collected(batches, objects=True, concatenate=how) for how in (False, True))
+
+    assert [len(batch) for batch in apart] == [2, 1]
+    assert [one if isinstance(one, str) else one["boxes"].shape for one in whole] == [(2, 4), "none", (0, 4)]
+    assert isinstance(whole[0]["boxes"], np.ndarray)

@@ -297,7 +297,7 @@ def test_a_loss_by_sample_counts_with_its_mean() -> None:
     loss.add(torch.tensor([1.0, 3.0], requires_grad=True), 2)
 
     assert loss.mean(ALONE, hide_nonfinite=False) == 2.0
-    assert not loss.losses[0].requires_grad
+    assert not loss.sums.requires_grad
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -328,7 +328,7 @@ def test_losses_stay_on_the_device_until_the_mean_is_asked_for() -> None:
     # A tensor without values: reading it would raise.
     loss.add(torch.zeros((), device="meta"), 3)
 
-    assert loss.losses[0].device.type == "meta"
+    assert loss.sums.device.type == "meta"
 
 
 def test_a_step_that_gives_no_loss_adds_none() -> None:

@@ -45,6 +45,11 @@ class EvaluationArguments:
     batch_eval_metrics: bool = field(
         default=False, metadata={"help": "Compute metrics batch by batch instead of collecting all predictions."}
     )
+    eval_spill_bytes: int | None = field(
+        default=2**30,
+        kw_only=True,
+        metadata={"help": "Bytes of collected predictions kept in memory; more goes to disk; None keeps all of them."},
+    )
 
 
 def _delay(name: str, value: Any) -> Any:
@@ -69,6 +74,7 @@ EVALUATION = Topic(
         "eval_steps": Number(0, optional=True, instead="Write the steps between two evaluations, such as 500."),
         "eval_delay": _delay,
         "per_device_eval_batch_size": whole(1, instead="Write 1 or more; the default is 8."),
+        "eval_spill_bytes": whole(0, optional=True, instead="Write bytes such as 2**30, or None for no limit."),
         "eval_accumulation_steps": whole(1, optional=True, instead="Write None to keep predictions on the device."),
         "include_for_metrics": Names(("inputs", "loss")),
     },

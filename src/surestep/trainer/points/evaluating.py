@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.config.topics.best import key_of
-from surestep.data.loaders import has_length, num_samples
+from surestep.data.loaders import has_length, num_samples, reading_order, reads_all
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.losses.items import shifts_labels
@@ -29,6 +30,9 @@ from surestep.trainer.points.reporting import ReportingPoints
 from surestep.trainer.points.searching import SearchingPoints
 from surestep.training.evaluation import EvaluationPlan, evaluate_batches
 from surestep.training.outputs import predictions_of
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
 
@@ -78,23 +82,48 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         return metrics
 
     def predict(
-        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        output_dir: str | Path | None = None,
     ) -> PredictionOutput:
         """Return predictions and labels, as arrays in the order of `test_dataset`, and metrics where there are labels.
 
-        Where the samples' second dimensions differ, arrays are padded on the right with -100.
+        Where the samples' second dimensions differ, arrays are padded on the right with -100. With `output_dir`
+        predictions and labels are written to that folder instead, as they come, and only metrics are returned;
+        `surestep.load_predictions(output_dir)` reads them.
         """
         check_present(self.model)
         self._memory_tracker.start("test")
         loader = self.get_test_dataloader(test_dataset)
         start = time.time()
-        output = self.evaluation_loop(
-            loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
-        )
+        with self._writing(output_dir):
+            output = self.evaluation_loop(
+                loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
+            )
+        if output_dir is not None:
+            output = output._replace(predictions=None, label_ids=None)
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.callback_handler.fire("on_predict", metrics=metrics)
         self._memory_tracker.stop("test", metrics)
         return PredictionOutput(output.predictions, output.label_ids, PredictionMetrics(metrics))
+
+    @contextmanager
+    def _writing(self, folder: str | Path | None) -> Iterator[None]:
+        """Write what is predicted inside the block to a folder, where one is given."""
+        if folder is None:
+            yield
+            return
+        from surestep.metrics.shards import ShardWriter
+
+        self._shards = ShardWriter(folder, self._world.rank, padding=self._prediction_padding())
+        try:
+            yield
+            self._shards.finish(self.engine.strategy)
+        finally:
+            self._shards = None
 
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
         metrics, samples = output.metrics or {}, output.num_samples or 0
@@ -111,10 +140,10 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
-        args, model = self.args, self._evaluation_model()
+        args, model, predicts = self.args, self._evaluation_model(), description == "Prediction"
         logger.info("%s: batches of %d samples.", description, args.eval_batch_size)
         self.callback_handler.eval_dataloader = dataloader
-        dataset = getattr(dataloader, "dataset", None)
+        dataset: Any = getattr(dataloader, "dataset", None)
         plan = EvaluationPlan(
             model=model,
             prediction_step=self.prediction_step,
@@ -133,7 +162,14 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             shifted_labels=self._item_use.shifted if self._item_use is not None else shifts_labels(self.model),
             hide_nonfinite=self._hides_nonfinite(),
             padding=self._prediction_padding(),
-            collect=not args.batch_eval_metrics or description == "Prediction",
+            collect=self._collects(predicts=predicts),
+            metrics=None if self._measures is None else self._measures.for_evaluation(cast("Trainer", self)),
+            spill_bytes=args.eval_spill_bytes,
+            order=reading_order(dataloader),
+            dataset_size=len(dataset) if has_length(dataset) else None,
+            reads_all=reads_all(dataloader),
+            objects=args.eval_use_gather_object,
+            shards=self._shards,
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
         with self._closing_after_errors(), self.engine.computing(model):
@@ -141,6 +177,12 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         if output.metrics is not None and hasattr(self, "model_preparation_time"):
             output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
         return output
+
+    def _collects(self, *, predicts: bool) -> bool:
+        """Say whether outputs are brought together and kept: to be returned, or for `compute_metrics` at the end."""
+        if self._shards is not None:
+            return self.compute_metrics is not None and not self.args.batch_eval_metrics
+        return predicts or not self.args.batch_eval_metrics
 
     @contextmanager
     def _closing_after_errors(self) -> Iterator[None]:

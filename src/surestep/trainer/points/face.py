@@ -25,8 +25,10 @@ from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from surestep.metrics.shards import ShardWriter
     from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
+    from surestep.trainer.measuring import Measures
     from surestep.trainer.search.search import Search
 
 
@@ -102,6 +104,9 @@ class Face:
     _staging_root: str | None
     _store: CheckpointStore
     _hub: Hub | None
+    _measures: Measures | None
+    # Takes the predictions under way, where they go to a folder.
+    _shards: ShardWriter | None = None
     _model_files: frozenset[str]
     _eval_dataloaders: dict[str, DataLoader[Any]]
     _first_num_input_tokens_seen: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from surestep.losses.items import ItemUse, WatchedCount, count_items, probe_item
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
 _NOTHING: AbstractContextManager[None] = nullcontext()
@@ -117,7 +120,7 @@ class SteppingPoints(Face):
         watched = None
         if num_items_in_batch is not None and self._count_used is None:
             num_items_in_batch = watched = self._watched_count(num_items_in_batch)
-        with self.compute_loss_context_manager():
+        with self.compute_loss_context_manager(), self._measuring(model, inputs):
             loss: Any = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if isinstance(watched, WatchedCount):
             self._note_count_use(watched, loss)
@@ -134,6 +137,14 @@ class SteppingPoints(Face):
         self.engine.backward(loss)
         detached: Tensor = loss.detach()
         return detached
+
+    def _measuring(self, model: nn.Module, inputs: Any) -> AbstractContextManager[None]:
+        """Return the context in which the training metrics see what the model returns, where there are some."""
+        if self._measures is None or self._measures.train_metrics is None:
+            return _NOTHING
+        from surestep.trainer.measuring import measured
+
+        return measured(cast("Trainer", self), model, inputs)
 
     def _divided(self, loss: Tensor, micro_batches: float, num_items_in_batch: Any) -> Tensor:
         """Divide a mean over a micro-batch by their number; what is divided by all items keeps its size over the ranks.
