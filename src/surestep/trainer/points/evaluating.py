@@ -18,17 +18,16 @@ from surestep.data.loaders import has_length, num_samples, reading_order, reads_
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.losses.items import shifts_labels
-from surestep.metrics.collect import PADDING
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
+from surestep.runtime.collectives import PADDING
 from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
 from surestep.trainer.checks import check_present, missing_figure
 from surestep.trainer.points.loading import LoadingPoints
 from surestep.trainer.points.reporting import ReportingPoints
 from surestep.trainer.points.searching import SearchingPoints
-from surestep.training.evaluation import EvaluationPlan, evaluate_batches
 from surestep.training.outputs import predictions_of
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
+        from surestep.training.evaluation import EvaluationPlan, evaluate_batches
+
         args, model, predicts = self.args, self._evaluation_model(), description == "Prediction"
         logger.info("%s: batches of %d samples.", description, args.eval_batch_size)
         self.callback_handler.eval_dataloader = dataloader
