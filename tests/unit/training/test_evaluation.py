@@ -219,7 +219,7 @@ def test_logits_are_preprocessed_with_their_labels_before_they_are_gathered() ->
         return logits * 2
 
     class Ranks(SingleDevice):
-        def gather(self, value: Any) -> Any:
+        def gather(self, value: Any, *, padding: int = -100) -> Any:
             order.append("gather")
             return value
 
