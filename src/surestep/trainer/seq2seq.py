@@ -135,6 +135,10 @@ class Seq2SeqTrainer(Trainer):
             test_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, output_dir=output_dir
         )
 
+    def _begin_trial(self) -> None:
+        """Generate as an evaluation of the run does."""
+        self._gen_kwargs = self._generation_settings({})
+
     def _generation_settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of an evaluation: those given for it, else those of the arguments."""
         asked = [name for name, value in given.items() if value is not None]

@@ -76,6 +76,7 @@ def first_figures(trainer: Trainer) -> dict[str, Any]:
     """Return the figures of the first batch of every evaluation set."""
     sets: list[str | None] = [*trainer.eval_dataset] if isinstance(trainer.eval_dataset, dict) else [None]
     figures: dict[str, Any] = {}
+    trainer._begin_trial()
     for name in sets:
         loader = FirstBatch(trainer.get_eval_dataloader(name))
         prefix = "eval" if name is None else f"eval_{name}"

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset
 
 from surestep import EarlyStoppingCallback, Seq2SeqTrainer, Trainer, TrainerCallback
 from surestep.errors import ArgumentError
+from surestep.trainer.trial import first_figures
 
 EVALUATES: dict[str, Any] = {"eval_strategy": "epoch", "eval_dataset": Points(10), "per_device_eval_batch_size": 4}
 
@@ -249,3 +250,12 @@ def test_a_batch_that_cannot_be_evaluated_is_told_before_the_first_step(tmp_path
         trainer.train()
     assert "step" not in steps.heard
     assert "A layer takes 3 features and is given 2" in "".join(failure.value.__notes__)
+
+
+def test_a_trainer_that_generates_settles_its_lengths_before(tmp_path: Path) -> None:
+    from surestep import Seq2SeqTrainingArguments
+
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), report_to="none", use_cpu=True, generation_max_length=7)
+    trainer = Seq2SeqTrainer(line(), arguments, train_dataset=Points(4), eval_dataset=Points(4))
+    first_figures(trainer)
+    assert trainer._gen_kwargs["max_length"] == 7

@@ -195,6 +195,9 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
                 self._close_callbacks()
             raise
 
+    def _begin_trial(self) -> None:
+        """Settle what `evaluate` settles before its loop, for a first batch that is only tried; here nothing."""
+
     def _evaluation_model(self) -> nn.Module:
         """Return the model to evaluate: prepared, in evaluation mode, and cast where the arguments ask for it."""
         if not hasattr(self.engine, "model"):
