@@ -265,15 +265,24 @@ class Ranks:
         """Go through a step: `shares` are each rank's micro-batches."""
         counts = tuple(len(share) for share in shares) if len(shares) > 1 else None
         with ThreadPoolExecutor(len(shares)) as threads:
-            tallies = list(threads.map(self._step, self.trainers, shares, [counts] * len(shares)))
+            running = [
+                threads.submit(self._step, trainer, share, counts)
+                for trainer, share in zip(self.trainers, shares, strict=True)
+            ]
+        failures = [error for one in running if (error := one.exception()) is not None]
+        for failure in failures:
+            # A rank whose partner failed has only a broken meeting to tell of.
+            if not isinstance(failure, threading.BrokenBarrierError):
+                raise failure
+        tallies = [one.result() for one in running]
         size = len(shares)
         for tally in tallies:
             tally.steps = 1
-        names = tallies[0].parts
+        parts = [tally.drain_parts() for tally in tallies]
         return Step(
             [flat(trainer.model) for trainer in self.trainers],
             sum(float(tally.loss) for tally in tallies) / size,
-            {name: sum(float(tally.parts[name]) for tally in tallies) / size for name in names},
+            {name: sum(of_rank[name] for of_rank in parts) / size for name in parts[0]},
         )
 
     def _step(self, trainer: s.Trainer, share: Sequence[Batch], counts: tuple[int, ...] | None) -> Tally:

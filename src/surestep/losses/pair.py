@@ -40,22 +40,22 @@ class LossSum(NamedTuple):
         return LossSum(self.sum.detach(), weight)
 
 
-def pairs_of(loss: Any) -> dict[str, LossSum]:
+def pairs_of(loss: Any, mean_weight: float = 1.0) -> dict[str, LossSum]:
     """Return a loss that is no tensor as named pairs: a pair, or a mapping whose values are pairs or means.
 
-    A mean in a mapping weighs 1, so that means are divided by the number of micro-batches. Shapes are looked at, and
-    no value is read.
+    A mean in a mapping weighs `mean_weight`; with 1, means are divided by the number of micro-batches. Shapes are
+    looked at, and no value is read.
     """
     if isinstance(loss, Mapping):
         if not loss:
             raise ModelError("The loss is an empty dict. Return a pair (sum, weight), or named pairs: {'main': ...}.")
-        return {str(name): _pair(value, str(name)) for name, value in loss.items()}
-    return {ALONE: _pair(loss, ALONE)}
+        return {str(name): _pair(value, str(name), mean_weight) for name, value in loss.items()}
+    return {ALONE: _pair(loss, ALONE, mean_weight)}
 
 
-def _pair(value: Any, name: str) -> LossSum:
+def _pair(value: Any, name: str, mean_weight: float) -> LossSum:
     if isinstance(value, Tensor) and value.numel() == 1 and name:
-        return LossSum(value.reshape(()), 1.0)
+        return LossSum(value.reshape(()) * mean_weight, mean_weight)
     if isinstance(value, tuple) and len(value) == 2 and _is_scalar(value[0], Tensor) and _is_scalar(value[1]):
         total, weight = value
         return LossSum(total.reshape(()), weight.reshape(()).detach() if isinstance(weight, Tensor) else float(weight))

@@ -94,12 +94,15 @@ class WeighedLoss:
     def __init__(self) -> None:
         self.sums: Tensor | None = None
 
-    def add(self, loss: Tensor, weight: float) -> None:
+    def add(self, loss: Tensor, weight: Tensor | float) -> None:
         """Take the mean loss of a batch over `weight` items."""
         value = exact(loss.detach().mean())
-        counts = value.new_tensor([weight, 1.0])
+        if isinstance(weight, Tensor):
+            counts = torch.stack([exact(weight.detach()).to(value.device), torch.ones_like(value)])
+        else:
+            counts = value.new_tensor([weight, 1.0])
         # The mean over no items is NaN, and stands for nothing.
-        weighed = value * weight if weight > 0 else torch.zeros_like(value)
+        weighed = torch.where(counts[0] > 0, value * counts[0], 0.0)
         row = torch.cat([torch.stack([weighed, value]), counts])
         rows = torch.stack([row, torch.where(value.isfinite(), row, 0.0)])
         self.sums = rows if self.sums is None else self.sums + rows
@@ -110,11 +113,44 @@ class WeighedLoss:
         `hide_nonfinite` leaves out the batches whose loss is not finite.
         """
         everyone = summed(self.sums, ranks)
+        return None if everyone is None else _mean(everyone, hide_nonfinite=hide_nonfinite)
+
+
+def _mean(sums: Tensor, *, hide_nonfinite: bool) -> float:
+    everything, finite = sums.tolist()
+    weighed, plain, weight, batches = finite if hide_nonfinite and finite[3] else everything
+    return float(weighed / weight if weight > 0 else plain / batches)
+
+
+class Losses:
+    """The losses of an evaluation by name; the only one of most has none, and is called `loss`.
+
+    Where there are several, `loss` is their sum, and each is `loss_<name>`.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, WeighedLoss] = {}
+
+    def add(self, loss: Any, weight: float) -> Tensor:
+        """Take the loss of a batch and return its mean; a pair has its own weight, a mean stands for `weight` items."""
+        if isinstance(loss, Tensor):
+            self._by_name.setdefault("", WeighedLoss()).add(loss, weight)
+            return loss.detach().mean()
+        from surestep.losses.pair import pairs_of
+
+        pairs = pairs_of(loss, weight)
+        for name, pair in pairs.items():
+            self._by_name.setdefault(name, WeighedLoss()).add(pair.mean(), pair.weight)
+        return torch.stack([pair.mean().detach() for pair in pairs.values()]).sum()
+
+    def figures(self, ranks: Ranks, *, hide_nonfinite: bool) -> dict[str, float]:
+        """Return the means over all ranks by the name of the figure; nothing where no batch had a loss."""
+        own = {name: loss.sums[None] for name, loss in sorted(self._by_name.items()) if loss.sums is not None}
+        everyone = ranks.gather(own or None)
         if everyone is None:
-            return None
-        everything, finite = everyone.tolist()
-        weighed, plain, weight, batches = finite if hide_nonfinite and finite[3] else everything
-        return float(weighed / weight if weight > 0 else plain / batches)
+            return {}
+        means = {name: _mean(sums.sum(0), hide_nonfinite=hide_nonfinite) for name, sums in everyone.items()}
+        return {"loss": sum(means.values())} | {f"loss_{name}": mean for name, mean in means.items() if name}
 
 
 def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
@@ -122,7 +158,7 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
     with Store(plan.spill_bytes) as store, plan.metrics or nullcontext():
         kept = {n: Collector(concatenate=plan.concatenate, store=store, objects=plan.objects) for n in _PARTS}
         kept["logits"].padding = plan.padding
-        loss, figures, seen, packed = WeighedLoss(), None, 0, True
+        loss, figures, seen, packed = Losses(), None, 0, True
         for step, turn in enumerate(_rounds(batches, plan), start=1):
             positions = _positions(plan, turn.sizes, seen)
             seen, packed = seen + sum(turn.sizes), packed and max(turn.sizes) == 1
@@ -196,7 +232,7 @@ def _check_count(plan: EvaluationPlan, seen: int, *, packed: bool) -> None:
         )
 
 
-def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Put one batch through the model and return what there is of outputs, by name."""
     size = len(positions)
     loss_alone = plan.loss_only and plan.metrics is None
@@ -204,9 +240,9 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: WeighedLoss, positions: np.nda
     batch: dict[str, Any] = {}
     if losses is not None:
         weight = loss_weight(inputs, shifted=plan.shifted_labels)
-        loss.add(losses, size if weight is None else weight)
+        mean = loss.add(losses, size if weight is None else weight)
         if "loss" in plan.include:
-            batch["losses"] = losses.detach().mean().repeat(size)
+            batch["losses"] = mean.repeat(size)
     if "inputs" in plan.include:
         batch["inputs"] = inputs if plan.batch_metrics else inputs[plan.main_input]
     if logits is not None and plan.preprocess_logits is not None:
@@ -253,14 +289,13 @@ def _measure(plan: EvaluationPlan, parts: Mapping[str, Any], **asked: bool) -> M
     return plan.compute_metrics(EvalPrediction(parts["logits"], parts["labels"], inputs, losses), **asked)
 
 
-def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: WeighedLoss) -> dict[str, float]:
+def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: Losses) -> dict[str, float]:
     """Put the loss beside the metrics and the prefix before every name; what has it comes first, as in the original."""
     start = f"{plan.prefix}_"
     given: dict[str, float] = dict(to_plain(dict(metrics or {})))
     figures = {name: value for name, value in given.items() if name.startswith(start)}
-    mean = loss.mean(plan.ranks, hide_nonfinite=plan.hide_nonfinite)
-    if mean is not None:
-        figures[f"{start}loss"] = mean
+    means = loss.figures(plan.ranks, hide_nonfinite=plan.hide_nonfinite)
+    figures |= {start + name: mean for name, mean in means.items()}
     return figures | {start + name: value for name, value in given.items() if not name.startswith(start)}
 
 

@@ -228,8 +228,9 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     ) -> tuple[Any, Any, Any]:
         """Run a batch without gradients and return `(loss, logits, labels)`, each None where there is none.
 
-        Logits are the model's outputs but the loss and `ignore_keys` (by default what the model's configuration names
-        as `keys_to_ignore_at_inference`); a single one comes without a tuple around it.
+        The loss is a mean over the batch, or the pair, or dict of pairs, that `compute_loss` gives. Logits are the
+        model's outputs but the loss and `ignore_keys` (by default what the model's configuration names as
+        `keys_to_ignore_at_inference`); a single one comes without a tuple around it.
         """
         has_labels = bool(self.label_names) and all(inputs.get(name) is not None for name in self.label_names)
         asked = inputs.get("return_loss")
@@ -248,12 +249,12 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         logits = detach(predictions_of(outputs, self._ignored(ignore_keys), with_loss=with_loss))
         return loss, _alone(logits), _alone(labels)
 
-    def _loss_without_gradients(self, model: nn.Module, inputs: Any) -> tuple[Tensor, Any]:
-        """Return the loss of a batch, as a number on the device, and the model's outputs."""
+    def _loss_without_gradients(self, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
+        """Return the loss of a batch, on the device, and the model's outputs; a pair keeps its weight."""
         with torch.no_grad(), self.compute_loss_context_manager():
             count = self._own_items(inputs)
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
-            return loss.detach().mean(), outputs
+            return (loss.detach().mean() if isinstance(loss, Tensor) else detach(loss)), outputs
 
     def _ignored(self, ignore_keys: list[str] | None) -> list[str]:
         if ignore_keys is not None:

@@ -44,16 +44,18 @@ class SteppingPoints(Face):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         """Count the labels of a step that are not -100, over all ranks; None where the loss does not use the count.
 
-        With `average_tokens_across_devices=False` each rank counts its own alone.
+        Where no label counts it is 1: the sum is 0, and so is the loss. With `average_tokens_across_devices=False` each
+        rank counts its own alone.
         """
         if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None):
             return None
         count = self._count_items(batch_samples)
         if not self._sums_items():
-            return None if count is None else count.to(device)
+            return None if count is None else count.to(device).clamp(min=1)
         if not any(self.engine.strategy.agree(int(count is not None))):
             return None
-        return self.engine.strategy.sum(torch.tensor(0, device=device) if count is None else count.to(device))
+        own = torch.tensor(0, device=device) if count is None else count.to(device)
+        return self.engine.strategy.sum(own).clamp(min=1)
 
     def _count_items(self, batch_samples: list[Any]) -> Tensor | None:
         """Count the labels that this rank has in some micro-batches, where there are labels."""
