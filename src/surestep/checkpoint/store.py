@@ -112,6 +112,11 @@ class CheckpointStore:
         candidates = reversed(layout.checkpoints_in(self.root))
         return next((path for path in candidates if not manifest.examine(path, deep=False).problems), None)
 
+    @property
+    def newest(self) -> Path | None:
+        """The checkpoint that this store committed last, on the main process; None before the first."""
+        return self._newest
+
     def verify(self, folder: Path) -> list[str]:
         """Return what is wrong with a checkpoint, a sentence each; an empty list when it is whole."""
         return manifest.examine(folder).problems

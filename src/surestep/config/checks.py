@@ -46,6 +46,12 @@ def check(args: TrainingArguments) -> Iterator[str]:
     yield from _check_best_model(args)
     yield from _check_devices(args)
     yield from _check_clipping(args)
+    if args.nonfinite == "rewind" and (args.save_strategy == SaveStrategy.NO or args.save_only_model):
+        found = 'save_strategy="no"' if args.save_strategy == SaveStrategy.NO else "save_only_model=True"
+        yield (
+            f'nonfinite="rewind" goes back to a checkpoint, and {found} leaves none to go back to. Write '
+            'save_strategy="steps", or nonfinite="skip".'
+        )
     if getattr(args, "sortish_sampler", False) and args.train_sampling_strategy != "random":
         yield (
             f'sortish_sampler=True and train_sampling_strategy="{args.train_sampling_strategy}" are two orders of the '

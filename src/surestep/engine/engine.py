@@ -49,6 +49,8 @@ class Watch:
     tells = False
     # Whether weights change during backward.
     in_backward = False
+    # Whether what becomes of a step is known only once `settle` is called.
+    late = False
 
     def begin(self, group: Any) -> list[Tensor]:
         """Begin a group; return the list that takes the losses of its micro-batches."""
@@ -63,6 +65,10 @@ class Watch:
     def look(self, norm: Tensor | None) -> Verdict:
         """Return what becomes of the group, whose gradients have this norm."""
         del norm
+        return Verdict.MADE
+
+    def settle(self) -> Verdict:
+        """Return what has become of the last group."""
         return Verdict.MADE
 
 
@@ -89,6 +95,9 @@ class Engine:
         self.steps_schedule = True
         self.clip: Clipper | None = None
         self.watch = Watch()
+        # The schedule of a step waits until the watch knows of it.
+        self._unsettled = False
+        self._passes_over = False
         # What `trainer.accelerator` tells: whether the micro-batch at hand ends its step, and whether that one counted.
         self.on_last_of_step = True
         self.stepped = True
@@ -131,7 +140,7 @@ class Engine:
         Returns False where a callback asked, between micro-batches, to leave: the step is then broken off, nothing of
         it is applied and its gradients are dropped.
         """
-        batches, items, _, shares, _ = group
+        batches, items, _, shares, self._passes_over = group
         losses = self.watch.begin(group)
         trainer.current_gradient_accumulation_steps = last = len(batches)
         model, accumulating = self.model, self.strategy.accumulating
@@ -194,11 +203,19 @@ class Engine:
         """Clip, step the optimizer, step the schedule unless the optimizer's step was skipped, zero the gradients.
 
         The learning rate that is noted is the one of this step: read after the optimizer and before the schedule. A
-        step that is not finite is answered before the optimizer's; False where the run went back because of it.
+        step that is not finite is answered before the optimizer's, or before that of the next step, where the watch
+        knows it late; False where the run went back because of it. A group that is left out only fires its events.
         """
         optimizer = self.optimizer
         assert optimizer is not None
         assert self.clip is not None
+        if self._unsettled and not self.settle():
+            return False
+        if self._passes_over:
+            self.stepped = False
+            events.fire("on_pre_optimizer_step")
+            events.fire("on_optimizer_step")
+            return True
         self.precision.unscale(optimizer)
         tally.grad_norm = norm = self.clip(self._parameters)
         verdict = self.watch.look(norm)
@@ -209,10 +226,27 @@ class Engine:
         self.stepped = verdict is Verdict.MADE and self.precision.step(optimizer)
         events.fire("on_optimizer_step")
         tally.learning_rate = optimizer.param_groups[0]["lr"]
-        if self.stepped and self.steps_schedule:
+        if self.watch.late:
+            self._unsettled = True
+        elif self.stepped and self.steps_schedule:
             self.scheduler.step()
         self.zero_grad()
         return True
+
+    def settle(self) -> bool:
+        """Learn what became of the last step, where that is known late; False if the run went back because of it.
+
+        Called before anything is logged, evaluated or saved, and at the end of an epoch.
+        """
+        if not self._unsettled:
+            return True
+        self._unsettled = False
+        verdict = self.watch.settle()
+        if verdict is Verdict.MADE and self.stepped and self.steps_schedule:
+            self.scheduler.step()
+        if verdict is Verdict.REWOUND:
+            self.zero_grad()
+        return verdict is not Verdict.REWOUND
 
     def zero_grad(self) -> None:
         """Drop every gradient of the model, of parameters that no optimizer knows as well."""

@@ -4,6 +4,9 @@ A watch owns what is known of the open group: its losses, and `Before`. What fol
 affair. What is read is the norm that clipping takes anyway, and on one rank the loss of each micro-batch. Several ranks
 must come to one verdict without asking each other: there a loss that is not finite makes its gradient NaN (see
 `engine.telling`), and so the norm, which all ranks have after the exchange.
+
+The host of an accelerator runs ahead of it, and reading would make it wait. There the device itself leaves the update
+out, and the host learns of it one step late, from a copy that has arrived by then.
 """
 
 from __future__ import annotations
@@ -23,12 +26,16 @@ _SMALL = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A step whose loss or gradients are not finite: its group, what was read, and how many came in a row with it."""
+    """A step whose loss or gradients are not finite: its group, what was read, and how many came in a row with it.
+
+    Where it is known late, `moment` is what the answer's `moment` gave before the group.
+    """
 
     group: Any
     losses: list[float]
     norm: float | None
     in_a_row: int
+    moment: Any = None
 
 
 class Answer(Protocol):
@@ -36,6 +43,16 @@ class Answer(Protocol):
 
     def __call__(self, failure: Failure) -> Verdict:
         """Return the verdict."""
+
+
+class LateAnswer(Answer, Protocol):
+    """An answer to what is known only after the step was counted."""
+
+    def moment(self) -> Any:
+        """Return what counting a step will change."""
+
+    def undo_where(self, bad: Tensor) -> None:
+        """Undo on the device what the group has changed there, where `bad` is not 0."""
 
 
 class EveryStep(Watch):
@@ -58,10 +75,7 @@ class EveryStep(Watch):
         """Begin a group; note where the generators stand and what the buffers hold."""
         self._group = group
         self._losses.clear()
-        before = self._before
-        before.random = list(map(Generator.get_state, before.generators))
-        if before.buffers.there:
-            before.buffers.keep()
+        self._before.keep()
         return self._losses
 
     def spares(self, loss: Tensor) -> bool:
@@ -79,10 +93,90 @@ class EveryStep(Watch):
         return self._answer(Failure(self._group, list(map(float, self._losses)), read, self._in_a_row))
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A step that was made, unless its flag, which is on its way to the host, says otherwise."""
+
+    group: Any
+    losses: list[Tensor]
+    norm: Tensor | None
+    random: list[Tensor]
+    moment: Any
+
+
+class OneStepLate(Watch):
+    """Leaves the updates of an optimizer with `found_inf` out on the device, and reads that one step late.
+
+    The flag of a step goes to the host by itself and is read in `settle`, before the next step's update. Its schedule
+    waits for that. Without an `optimizer` to tell nothing waits: the loss scale has told it. Works on any device, so
+    that it can be tried without an accelerator.
+    """
+
+    def __init__(
+        self, before: Before, answer: LateAnswer, optimizer: Any, device: torch.device, *, tells: bool = False
+    ) -> None:
+        self.tells = tells
+        self._before = before
+        self._answer = answer
+        self._optimizer = optimizer
+        self.late = optimizer is not None
+        self._group: Any = None
+        self._losses: list[Tensor] = []
+        self._moment: Any = None
+        self._pending: _Pending | None = None
+        self._in_a_row = 0
+        self._device = device
+        on_card = device.type == "cuda"
+        self._host = torch.zeros((), pin_memory=on_card)
+        self._arrived = torch.Event(device) if on_card else None
+
+    def begin(self, group: Any) -> list[Tensor]:
+        """Begin a group; the last one may still be on its way."""
+        self._group, self._losses = group, []
+        self._moment = self._answer.moment()
+        self._before.keep()
+        return self._losses
+
+    def look(self, norm: Tensor | None) -> Verdict:
+        """Have the device leave the update out where it is not finite, and send word."""
+        total = torch.zeros((), device=self._device) if norm is None else norm.detach()
+        if not self.tells:
+            for loss in self._losses:
+                total = total + loss
+        bad = torch.logical_not(torch.isfinite(total)).to(torch.float32)
+        self.settle()
+        if self.late:
+            self._optimizer.found_inf = bad
+        self._answer.undo_where(bad)
+        self._host.copy_(bad, non_blocking=True)
+        if self._arrived is not None:
+            self._arrived.record()
+        self._pending = _Pending(self._group, self._losses, norm, self._before.random, self._moment)
+        return Verdict.MADE
+
+    def settle(self) -> Verdict:
+        """Read the flag of the last step, and have a failure answered."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return Verdict.MADE
+        if self.late:
+            del self._optimizer.found_inf
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        if not float(self._host):
+            self._in_a_row = 0
+            return Verdict.MADE
+        self._in_a_row += 1
+        self._before.random = pending.random
+        norm = None if pending.norm is None else float(pending.norm)
+        losses = list(map(float, pending.losses))
+        return self._answer(Failure(pending.group, losses, norm, self._in_a_row, pending.moment))
+
+
 class Before:
     """What forward has moved before anybody can know that the step is not finite, as it was before the open group.
 
-    These are torch's generators of the host and of `device`, and the buffers of `model`. The watch fills it in.
+    These are torch's generators of the host and of `device`, and the buffers of `model`.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -92,6 +186,12 @@ class Before:
             self.generators.append(torch.cuda.default_generators[device.index or 0])
         self.random: list[Tensor] = []
 
+    def keep(self) -> None:
+        """Note where the generators stand and what the buffers hold."""
+        self.random = list(map(Generator.get_state, self.generators))
+        if self.buffers.there:
+            self.buffers.keep()
+
     def put_generators_back(self) -> None:
         """Let the generators draw again what they drew in the group."""
         for generator, state in zip(self.generators, self.random, strict=True):
@@ -100,6 +200,11 @@ class Before:
     def put_buffers_back(self) -> None:
         """Make the buffers what they were before the group."""
         self.buffers.put_back()
+
+    def put_buffers_back_where(self, bad: Tensor) -> None:
+        """Do so on the device where `bad` is not 0, without asking the host."""
+        if self.buffers.there:
+            self.buffers.put_back_where(bad.bool())
 
 
 class Buffers:
@@ -131,6 +236,16 @@ class Buffers:
                 copy = self._copies[place]
                 self._copies[place] = buffer.clone() if copy is None else copy.copy_(buffer)
         self._versions = versions
+
+    def put_back_where(self, bad: Tensor) -> None:
+        """Make every buffer what it was where `bad` holds."""
+        moved = [
+            (buffer, copy)
+            for buffer, copy, version in zip(self._others, self._copies, self._versions, strict=True)
+            if buffer._version != version and copy is not None
+        ]
+        for buffer, copy in [*zip(self._statistics, self._copied_statistics, strict=True), *moved]:
+            torch.where(bad, copy, buffer, out=buffer)
 
     def put_back(self) -> None:
         """Make every buffer what it was."""

@@ -166,7 +166,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     engine, events = trainer.engine, trainer.callback_handler
     loader = trainer.get_train_dataloader()
     plan = make_plan(trainer, loader)
-    state = _begin_state(trainer, plan, resume_from_checkpoint)
+    state = begin_state(trainer, plan, resume_from_checkpoint)
     if trial is not None:
         describe_trial(trainer, state, trial)
     trainer.state = state
@@ -211,7 +211,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)
-    engine.watch = make_watch(trainer, run, loader)
+    engine.watch = make_watch(trainer, run, loader, resume_from_checkpoint)
     events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     events.train_dataloader = loader
     events.refresh()
@@ -234,7 +234,7 @@ def _make_updates(trainer: Trainer, steps: int) -> Optimizer:
     return trainer.optimizer
 
 
-def _begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> TrainerState:
+def begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> TrainerState:
     """Return a new state, or the checkpoint's; intervals and lengths are those of today's arguments either way."""
     state = TrainerState() if checkpoint is None else load_state(checkpoint)
     state.train_batch_size = trainer._train_batch_size

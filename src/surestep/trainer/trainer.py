@@ -355,7 +355,9 @@ class Trainer(OlderPoints):
 
     def serve_requests(self, run: Run) -> None:
         """Log, evaluate and save, as far as somebody asked for it."""
-        tally = run.tally
+        tally, control = run.tally, self.control
+        if (control.should_log or control.should_evaluate or control.should_save) and not self.engine.settle():
+            return
         self._maybe_log_save_evaluate(
             tally.loss,
             tally.grad_norm,
@@ -409,6 +411,7 @@ class Trainer(OlderPoints):
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:
         """Log the summary, load the best model where asked for, and tell that training has ended."""
         del trial
+        self.engine.settle()
         run, state = self._run, self.state
         assert run is not None
         steps = state.global_step - self._first_step

@@ -37,6 +37,8 @@ def training_loop(trainer: Serves, run: Run) -> Generator[TrainerState, None, No
                 events.fire("on_step_end")
                 trainer.serve_requests(run)
                 yield trainer.state
+        if run.rewound:
+            continue
         events.fire("on_epoch_end")
         trainer.serve_requests(run)
         if trainer.control.should_training_stop:

@@ -69,3 +69,6 @@ class StepRunner(Protocol):
 
     def apply(self, tally: Tally, events: Fires) -> bool:
         """Clip, step the optimizer and the schedule, zero the gradients; False if the run went back instead."""
+
+    def settle(self) -> bool:
+        """Learn what became of the last step, where that is known late; False if the run went back because of it."""

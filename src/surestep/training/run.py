@@ -27,17 +27,23 @@ Reader = Callable[[DataPosition], Iterator[Batch]]
 
 @dataclass
 class LeftOut:
-    """The steps that a run has left out because a loss or gradient was not finite. A checkpoint holds it."""
+    """The steps that a run has left out because a loss or gradient was not finite; a checkpoint holds them.
+
+    `places` are those that a run went back behind: epoch, and the batches of it before the step. They are not tried
+    again.
+    """
 
     steps: int = 0
+    places: set[tuple[int, int]] = field(default_factory=set)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count."""
-        return {"steps": self.steps}
+        """Return count and places, as plain data."""
+        return {"steps": self.steps, "places": [list(place) for place in sorted(self.places)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the count of `state_dict`."""
+        """Take what `state_dict` gave."""
         self.steps = state["steps"]
+        self.places = {(epoch, batch) for epoch, batch in state["places"]}
 
 
 @dataclass
@@ -51,6 +57,8 @@ class Run:
 
     A resumed run puts the generators back twice. `before_reading` is called once, before the first loader begins, and
     `after_fetch` once, when the first group has been fetched, or none was left.
+
+    `rewound` says that the run went back to a checkpoint: what is left of the epoch at hand begins anew.
 
     Among several ranks `evenly_shared` says that all have equally many batches before the last step of an epoch, so
     that they need not ask each other.
@@ -68,6 +76,7 @@ class Run:
     before_reading: Callable[[], Any] | None = None
     after_fetch: Callable[[], Any] | None = None
     evenly_shared: bool = True
+    rewound: bool = False
     left_out: LeftOut = field(default_factory=LeftOut)
     batches_done: int = 0
     epoch_over: bool = False
@@ -76,8 +85,9 @@ class Run:
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, from the one of the position on."""
         while self.position.epoch < self.plan.epochs and not self.finished:
+            self.rewound = False
             yield self.position.epoch
-            if not self.trainer.control.should_training_stop:
+            if not (self.rewound or self.trainer.control.should_training_stop):
                 self._next_epoch()
 
     @property
@@ -97,7 +107,9 @@ class Run:
         if not self.epoch_over:
             self.random_before_epoch = capture_random_state()
             yield from self._read()
-        self.epoch_over = True
+        self.engine.settle()
+        if not self.rewound:
+            self.epoch_over = True
 
     def _read(self) -> Iterator[Group]:
         plan, batches = self.plan, self.read(self.position)
@@ -113,10 +125,13 @@ class Run:
                 self.after_fetch = None
             if rounds == 0:
                 break
-            yield Group(fetched, items, rounds, shares)
-            if self.finished or self.leaving_epoch:
+            if (self.position.epoch, self.batches_done) in self.left_out.places:
+                yield Group([], None, rounds, left_out=True)
+            else:
+                yield Group(fetched, items, rounds, shares)
+            if self.rewound or self.finished or self.leaving_epoch:
                 break
-        if self.batches_done == 0 and not self.leaving_epoch:
+        if self.batches_done == 0 and not (self.rewound or self.leaving_epoch):
             self._stop_for_lack_of_data()
 
     def _shares(self, batches: int, step: int) -> tuple[int, ...]:
@@ -138,6 +153,9 @@ class Run:
         self.position.advance(size * plan.total_batch_size // plan.accumulation)
         self.tally.steps += 1
         self.tally.counted.copy_(self.tally.loss)
+        if group.left_out:
+            self.tally.left_out += 1
+            self.left_out.steps += 1
         state.global_step += 1
         state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
         for meter in self.meters:
@@ -181,7 +199,7 @@ class Run:
         self.epoch_over = state["epoch_over"]
         self.tally.load_state_dict(state["tally"])
         # Checkpoints of before say nothing of it.
-        self.left_out.load_state_dict(state.get("left_out", {"steps": 0}))
+        self.left_out.load_state_dict(state.get("left_out", {"steps": 0, "places": []}))
         self.random_before_epoch = state["random_before_epoch"]
         if self.metrics is not None and state.get("metrics") is not None:
             self.metrics.load_state_dict(state["metrics"], self.engine.device)

@@ -16,8 +16,9 @@ import transformers
 from tests.small import Points, quick
 from torch import Tensor, nn
 
-from surestep import Trainer
+from surestep import Trainer, TrainerCallback
 from surestep.errors import ArgumentError, NonFiniteError
+from surestep.trainer import nonfinite
 from surestep.trainer.nonfinite import LIMIT
 
 SEQUENTIAL = {"train_sampling_strategy": "sequential", "logging_steps": 1, "num_train_epochs": 2}
@@ -312,9 +313,8 @@ def test_skipped_steps_are_counted_and_in_no_mean(tmp_path: Path, caplog: pytest
     assert losses_of(trainer) == pytest.approx([sum(finite[:4]) / 4, sum(finite[4:]) / 4], rel=1e-6)
     assert result.training_loss == pytest.approx(sum(finite) / 8, rel=1e-6)
     assert each.training_loss == pytest.approx(result.training_loss, rel=1e-6)
-    assert "Step 3 (epoch 0.40) is left out: the loss is nan in micro-batch 1 of 1. Samples of the step: 8, 9" in (
-        caplog.text
-    )
+    assert "Step 3 (epoch 0.40) is not finite, it is left out: the loss is nan in micro-batch 1 of 1." in caplog.text
+    assert "Samples of the step: 8, 9, 10, 11." in caplog.text
 
 
 @pytest.mark.parametrize("step", [2, 3, 4, 7])
@@ -341,6 +341,256 @@ def test_a_row_of_skipped_steps_ends_the_run(tmp_path: Path) -> None:
         trainer.train()
 
     assert trainer.state.global_step == 2 + LIMIT
+
+
+# Read one step late, as on an accelerator
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the host run ahead, as if there were an accelerator; fused optimizers leave steps out on the CPU as well."""
+    monkeypatch.setattr(nonfinite, "_runs_ahead", lambda device: True)
+
+
+FUSED = {"optim": "adamw_torch_fused"}
+KINDS = [(None, (9,)), (at(9, infinite), ()), (at(9, steep), ())]
+
+
+def history(trainer: Trainer) -> str:
+    """What was logged, but for times; as text, where NaN equals NaN."""
+    kept = ("loss", "grad_norm", "learning_rate", "nonfinite_steps", "train_loss", "step", "epoch")
+    return str([{name: one[name] for name in kept if name in one} for one in trainer.state.log_history])
+
+
+@pytest.mark.parametrize("logging_steps", [1, 2, 3, 7])
+@pytest.mark.parametrize(("spoils", "bad"), KINDS, ids=["input", "loss", "gradient"])
+def test_skipping_late_comes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoils: Any, bad: Any, logging_steps: int
+) -> None:
+    def run(folder: Path) -> Trainer:
+        model = Deep(spoils, dropout=0.5, statistics=True)
+        settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "epoch"}
+        settings |= {"logging_steps": logging_steps, **FUSED}
+        trainer = training(folder, "skip", model=model, train_dataset=Numbered(bad), **settings)
+        trainer.train()
+        return trainer
+
+    early = run(tmp_path / "early")
+    monkeypatch.setattr(nonfinite, "_runs_ahead", lambda device: True)
+    later = run(tmp_path / "late")
+
+    assert same(weights(later.model), weights(early.model))
+    assert history(later) == history(early)
+    assert later.lr_scheduler.state_dict() == early.lr_scheduler.state_dict()
+    assert same(tensors(later), tensors(early))
+
+
+def tensors(trainer: Trainer) -> list[Tensor]:
+    return [value for state in trainer.optimizer.state_dict()["state"].values() for value in state.values()]
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("logging_steps", [1, 50])
+@pytest.mark.parametrize(("spoils", "bad"), KINDS, ids=["input", "loss", "gradient"])
+def test_stopping_late_leaves_what_was_before(tmp_path: Path, spoils: Any, bad: Any, logging_steps: int) -> None:
+    model = Deep(spoils, statistics=True)
+    settings = {"logging_steps": logging_steps, "include_num_input_tokens_seen": "all", **FUSED}
+    model.main_input_name = "x"
+    trainer = training(tmp_path, "stop", model=model, train_dataset=Numbered(bad), **settings)
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.train()
+    expected = by_hand(Deep(statistics=True), Numbered(), groups_of(4, 1), set(range(2, 10)))
+
+    assert (caught.value.step, caught.value.samples) == (3, [8, 9, 10, 11])
+    assert same(weights(trainer.model), expected)
+    assert trainer.optimizer.state_dict()["state"][0]["step"] == 2
+    assert (trainer.state.global_step, trainer.state.epoch, trainer.lr_scheduler.last_epoch) == (2, 0.4, 2)
+    assert (trainer._run.batches_done, trainer._run.position.samples) == (2, 8)
+    assert trainer.state.num_input_tokens_seen == 2 * 12
+
+
+@pytest.mark.usefixtures("late")
+def test_what_is_saved_after_a_late_stop_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    settings = {"logging_steps": 50, **FUSED}
+    broken = training(
+        tmp_path, "stop", model=Deep(dropout=0.5, statistics=True), train_dataset=Numbered((9,)), **settings
+    )
+    with pytest.raises(NonFiniteError):
+        broken.train()
+    broken._commit_checkpoint(broken.model, None)
+    mended = training(tmp_path, "stop", model=Deep(dropout=0.5, statistics=True), **settings)
+    mended.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    whole = training(tmp_path / "whole", "stop", model=Deep(dropout=0.5, statistics=True), **settings)
+    whole.train()
+
+    assert same(weights(mended.model), weights(whole.model))
+    assert mended.train_output.training_loss == whole.train_output.training_loss
+
+
+@pytest.mark.usefixtures("late")
+def test_a_failure_in_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="Step 5"):
+        training(tmp_path, "stop", train_dataset=Numbered((19,)), logging_steps=50, num_train_epochs=1, **FUSED).train()
+
+
+@pytest.mark.usefixtures("late")
+def test_an_optimizer_that_cannot_leave_a_step_out_is_read_every_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = training(tmp_path, "skip", train_dataset=Numbered((9,)), optim="rmsprop", logging_steps=50)
+    caplog.set_level(logging.WARNING, "surestep")
+    trainer.train()
+
+    assert "RMSprop cannot leave a step out on the device" in caplog.text
+    assert all(weight.isfinite().all() for weight in weights(trainer.model))
+
+
+@pytest.mark.usefixtures("late")
+def test_the_loss_scale_is_told_of_late_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = training(tmp_path, "stop", model=Deep(at(9, undone)), fp16=True, num_train_epochs=8, **FUSED)
+    caplog.set_level(logging.WARNING, "surestep")
+    trainer.train()
+
+    assert trainer.state.global_step == 40
+    assert caplog.text.count("20 steps in a row have overflowed in float16") == 1
+
+
+# Rewind
+
+
+def only(number: int) -> Any:
+    """Spoil the loss of one forward, counted from 1."""
+    seen: list[int] = []
+
+    def spoil(module: Any, loss: Tensor, numbers: Tensor) -> Tensor:
+        seen.append(1)
+        return loss * (math.nan if len(seen) == number else 1.0)
+
+    return spoil
+
+
+def from_the(number: int) -> Any:
+    """Spoil every loss from a forward on, whatever is put back."""
+    seen: list[int] = []
+
+    def spoil(module: Any, loss: Tensor, numbers: Tensor) -> Tensor:
+        seen.append(1)
+        return loss * (math.nan if len(seen) >= number else 1.0)
+
+    return spoil
+
+
+def rewinding(folder: Path, *, bad: tuple[int, ...] = (9,), save_steps: int = 2, **settings: Any) -> Trainer:
+    """Train with dropout and statistics, whose draws a rewind takes back too."""
+    usual = {"save_strategy": "steps", "save_steps": save_steps, "model": Deep(dropout=0.5, statistics=True), **FUSED}
+    return training(folder, "rewind", train_dataset=Numbered(bad), **{**usual, **settings})
+
+
+def without(*steps: int) -> list[Tensor]:
+    """Return the weights of a run by hand whose steps, counted from 0, do not draw, update or turn the schedule."""
+    model = Deep(dropout=0.5, statistics=True)
+    torch.manual_seed(42)
+
+    class Drawing(Numbered):
+        """The loader draws at the beginning of each epoch, for its workers."""
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if index == 0:
+                torch.empty((), dtype=torch.int64).random_()
+            return super().__getitem__(index)
+
+    return by_hand(model, Drawing(), groups_of(4, 1), set(steps))
+
+
+@pytest.mark.parametrize("reading", ["now", "late"])
+@pytest.mark.parametrize("save_steps", [1, 2, 5])
+@pytest.mark.parametrize("logging_steps", [1, 3])
+def test_a_rewound_run_is_one_that_never_had_these_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_steps: int, logging_steps: int, reading: str
+) -> None:
+    monkeypatch.setattr(nonfinite, "_runs_ahead", lambda device: reading == "late")
+    # The first checkpoint comes before the failure.
+    bad, left = ((), {7}) if save_steps == 5 else ((9,), {2, 7})
+    model = Deep(only(8) if save_steps == 5 else None, dropout=0.5, statistics=True)
+    trainer = rewinding(tmp_path, bad=bad, save_steps=save_steps, model=model, logging_steps=logging_steps)
+    trainer.train()
+
+    assert trainer.state.global_step == 10
+    assert trainer.lr_scheduler.last_epoch == 10 - len(left)
+    assert trainer._run.left_out.steps == len(left)
+    assert same(weights(trainer.model), without(*left))
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 8])
+def test_a_resume_of_a_rewound_run_is_exact(tmp_path: Path, step: int) -> None:
+    whole = rewinding(tmp_path)
+    whole.train()
+    later = rewinding(tmp_path / "later")
+    later.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+
+    assert same(weights(later.model), weights(whole.model))
+    assert history(later) == history(whole)
+
+
+def test_what_was_left_out_is_not_tried_again_after_a_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewinding(tmp_path, num_train_epochs=1).train()
+    caplog.clear()
+    later = rewinding(tmp_path / "later", num_train_epochs=1)
+    later.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+    assert later._run.left_out.places == {(0, 2)}
+    assert "not finite" not in caplog.text
+
+
+def test_a_rewind_may_cross_epochs(tmp_path: Path) -> None:
+    epochs: list[float] = []
+
+    class Notes(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            epochs.append(state.epoch)
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            epochs.append(-state.epoch)
+
+    model = Deep(only(8), dropout=0.5, statistics=True)
+    trainer = rewinding(tmp_path, bad=(), model=model, save_steps=4, callbacks=[Notes()])
+    trainer.train()
+
+    assert same(weights(trainer.model), without(7))
+    assert epochs == [0, -1.0, 1.0, 0.8, -1.0, 1.0, -2.0]
+    assert [entry["step"] for entry in trainer.state.log_history] == [*range(1, 11), 10]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="no checkpoint of this run to go back to"):
+        rewinding(tmp_path, save_steps=4).train()
+
+
+def test_what_another_run_saved_is_not_gone_back_to(tmp_path: Path) -> None:
+    rewinding(tmp_path, bad=(), save_steps=2).train()
+    with pytest.raises(NonFiniteError, match="no checkpoint of this run"):
+        rewinding(tmp_path, bad=(1,)).train()
+
+
+def test_a_resumed_run_may_go_back_to_what_it_began_with(tmp_path: Path) -> None:
+    rewinding(tmp_path, bad=()).train()
+    later = rewinding(tmp_path, save_steps=100)
+    later.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+    assert later._run.left_out.steps == 2
+    assert all(weight.isfinite().all() for weight in weights(later.model))
+
+
+def test_a_run_that_goes_back_for_ever_stops(tmp_path: Path) -> None:
+    trainer = rewinding(tmp_path, bad=(), model=Deep(from_the(5)), num_train_epochs=30, save_steps=4)
+    with pytest.raises(NonFiniteError, match=f"gone back {LIMIT} times for steps that follow each other"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("settings", [{"save_strategy": "no"}, {"save_strategy": "epoch", "save_only_model": True}])
+def test_a_rewind_wants_checkpoints(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match='nonfinite="rewind" goes back to a checkpoint'):
+        training(tmp_path, "rewind", **settings)
 
 
 # Whatever the policy

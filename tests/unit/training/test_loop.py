@@ -61,6 +61,9 @@ class Engine:
         self.done.append("apply")
         return True
 
+    def settle(self) -> bool:
+        return True
+
 
 def make(*callbacks: Any, batches: int = 3, accumulation: int = 2, epochs: float = 1.0) -> tuple[Any, Run]:
     trainer = Six()
@@ -197,6 +200,7 @@ def test_an_exception_in_a_step_reaches_the_caller(broken: str) -> None:
             "ranks": 1,
             "forward_backward": lambda *_: True,
             "apply": lambda *_: True,
+            "settle": lambda: True,
             broken: lambda *_: 1 / 0,
         }
     )

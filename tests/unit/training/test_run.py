@@ -44,7 +44,7 @@ def run_of(batches: int = 5, *, held: int | None = None, stream: int | None = No
     run = Run(
         trainer=Fetcher(),
         plan=plan,
-        engine=SimpleNamespace(device="device", model=None, ranks=1),
+        engine=SimpleNamespace(device="device", model=None, ranks=1, settle=lambda: True),
         events=None,
         tally=Tally(torch.device("cpu")),
         position=DataPosition(seed=1),

@@ -6,7 +6,7 @@ from typing import Any
 from surestep.config.rules import Choice, Number, whole
 from surestep.config.topic import Topic
 
-NONFINITE = ("stop", "skip", "ignore")
+NONFINITE = ("stop", "skip", "rewind", "ignore")
 
 
 @dataclass
@@ -31,7 +31,8 @@ class StabilityArguments:
         kw_only=True,
         metadata={
             "help": "What follows a loss or gradient that is NaN or infinite, found before the update: stop with an "
-            "error that names where, skip the update, or ignore it, as the original does.",
+            "error that names where, skip the update, rewind to the "
+            "last checkpoint and leave the step out, or ignore it, as the original does.",
             "choices": [*NONFINITE],
         },
     )

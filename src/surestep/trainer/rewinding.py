@@ -1,0 +1,26 @@
+"""Going back to a checkpoint in the middle of a run, as a resume would, without leaving the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from surestep.trainer.assemble import begin_state
+from surestep.trainer.resume import restore_callbacks, restore_progress
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
+
+
+def go_back(trainer: Trainer, run: Run, checkpoint: str) -> None:
+    """Put back all that a checkpoint holds: weights, what updates them, counters, callbacks, generators."""
+    trainer.engine.zero_grad()
+    trainer._load_from_checkpoint(checkpoint)
+    trial = trainer.state.trial_name, trainer.state.trial_params, trainer.state.is_hyper_param_search
+    trainer.state = begin_state(trainer, run.plan, checkpoint)
+    trainer.state.trial_name, trainer.state.trial_params, trainer.state.is_hyper_param_search = trial
+    trainer.current_flos, trainer._own_tokens = 0.0, 0
+    restore_callbacks(trainer, checkpoint)
+    trainer._load_optimizer_and_scheduler(checkpoint)
+    trainer._load_scaler(checkpoint)
+    restore_progress(trainer, run, checkpoint)
