@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from surestep import Trainer
 from surestep.errors import NonFiniteError
+from surestep.trainer import nonfinite
 from tests.distributed.training import arguments, outcome, size_of_world
 from tests.small import Points
 
@@ -69,11 +70,17 @@ def stopped(folder: Path, number: int, kind: str, **settings: Any) -> dict[str, 
     raise AssertionError("it went on")
 
 
-def skipped(folder: Path, number: int, kind: str, **settings: Any) -> dict[str, Any]:
-    trainer = trainer_of(folder, "skipped", number, kind, "skip", **settings)
+def skipped(folder: Path, number: int, kind: str, policy: str = "skip", **settings: Any) -> dict[str, Any]:
+    trainer = trainer_of(folder, policy, number, kind, policy, **settings)
     trainer.train()
     logs = [entry.get("nonfinite_steps", 0) for entry in trainer.state.log_history if "loss" in entry]
     return {**outcome(trainer), "left_out": logs, "rates": trainer.lr_scheduler.last_epoch}
+
+
+def late(folder: Path, number: int) -> dict[str, Any]:
+    """Skip as on an accelerator: the optimizer leaves the step out, and the host reads it one step late."""
+    nonfinite._runs_ahead = lambda device: True
+    return skipped(folder, number, "loss", optim="adamw_torch_fused", logging_steps=3)
 
 
 def work(folder: Path) -> dict[str, Any]:
@@ -85,4 +92,6 @@ def work(folder: Path) -> dict[str, Any]:
         "skipped": {kind: skipped(folder, first_of_its_batch, kind) for kind in ("loss", "gradient", "all")},
         "accumulated": skipped(folder, first_of_its_batch, "loss", gradient_accumulation_steps=2),
         "last": skipped(folder, SIZE - 1, "loss"),
+        "rewound": skipped(folder, first_of_its_batch, "loss", "rewind", save_strategy="steps", save_steps=1),
+        "late": late(folder, first_of_its_batch),
     }

@@ -24,16 +24,25 @@ def sample_numbers(loader: Any, epoch: int, first: int, count: int) -> list[list
     """
     batches: Any = getattr(loader, "batch_sampler", None)
     order = getattr(batches, "sampler", None)
-    plain = isinstance(batches, RankBatches) or type(batches) is BatchSampler
-    if not plain or not isinstance(order, Epochs | SequentialSampler):
-        return None
     # The run goes on with its own.
-    whole, twin = copy.copy(order), copy.copy(batches)
-    if isinstance(whole, Epochs):
-        whole.set_epoch(epoch)
-    whole.seek(0)
-    twin.sampler = whole
+    twin: Any = copy.copy(batches)
+    if isinstance(batches, Epochs):
+        _begin(twin, epoch)
+    elif isinstance(order, Epochs | SequentialSampler) and (
+        isinstance(batches, RankBatches) or type(batches) is BatchSampler
+    ):
+        twin.sampler = _begin(copy.copy(order), epoch)
+    else:
+        return None
     return [list(batch) for batch in islice(iter(twin), first, first + count)]
+
+
+def _begin(order: Any, epoch: int) -> Any:
+    """Have an order begin with the first sample of an epoch."""
+    if isinstance(order, Epochs):
+        order.set_epoch(epoch)
+    order.seek(0)
+    return order
 
 
 def named_samples(batch: Any) -> tuple[str, list[Any]] | None:

@@ -212,7 +212,8 @@ class Engine:
         if self._unsettled and not self.settle():
             return False
         if self._passes_over:
-            self.stepped = False
+            self.stepped, tally.grad_norm = False, None
+            tally.learning_rate = optimizer.param_groups[0]["lr"]
             events.fire("on_pre_optimizer_step")
             events.fire("on_optimizer_step")
             return True

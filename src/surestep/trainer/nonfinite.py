@@ -124,8 +124,7 @@ class Answers:
 
     def undo_where(self, bad: Tensor) -> None:
         """Take losses and buffers back on the device."""
-        tally = self._run.tally
-        torch.where(bad.bool(), tally.counted, tally.loss, out=tally.loss)
+        self._run.tally.drop_open_where(bad.bool())
         self._before.put_buffers_back_where(bad)
 
     def _stop(self, failure: Failure, why: str = "") -> Verdict:
@@ -139,7 +138,7 @@ class Answers:
         moment.put_back(self._trainer, run)
         self._before.put_buffers_back()
         self._before.put_generators_back()
-        run.tally.loss.copy_(run.tally.counted)
+        run.tally.drop_open()
         raise error
 
     def _skip(self, failure: Failure) -> Verdict:
@@ -149,9 +148,8 @@ class Answers:
         run = self._run
         if failure.moment is None:
             self._before.put_buffers_back()
-            run.tally.loss.copy_(run.tally.counted)
-        run.tally.left_out += 1
-        run.left_out.steps += 1
+            run.tally.drop_open()
+        run.count_left_out()
         self._tell(failure, "it is left out")
         return Verdict.LEFT_OUT
 

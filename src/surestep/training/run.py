@@ -154,13 +154,17 @@ class Run:
         self.tally.steps += 1
         self.tally.counted.copy_(self.tally.loss)
         if group.left_out:
-            self.tally.left_out += 1
-            self.left_out.steps += 1
+            self.count_left_out()
         state.global_step += 1
         state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
         for meter in self.meters:
             for batch in group.batches:
                 meter(batch)
+
+    def count_left_out(self) -> None:
+        """Count a step as left out; it is, or will be, counted as a step besides."""
+        self.tally.left_out += 1
+        self.left_out.steps += 1
 
     @property
     def leaving_epoch(self) -> bool:

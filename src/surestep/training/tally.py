@@ -57,10 +57,10 @@ class Tally:
         self.loss.copy_(self.counted)
         self._open_parts = {}
 
-    def leave_out(self) -> None:
-        """Drop the losses of the open group: its step is left out."""
-        self.drop_open()
-        self.left_out += 1
+    def drop_open_where(self, bad: Tensor) -> None:
+        """Do so on the device where `bad` holds, without asking the host."""
+        torch.where(bad, self.counted, self.loss, out=self.loss)
+        self._open_parts = {name: torch.where(bad, 0, value) for name, value in self._open_parts.items()}
 
     def add_parts(self, parts: Mapping[str, Tensor]) -> None:
         """Add the named losses of the open group."""
