@@ -75,7 +75,11 @@ class EveryStep(Watch):
         """Begin a group; note where the generators stand and what the buffers hold."""
         self._group = group
         self._losses.clear()
-        self._before.keep()
+        # `Before.keep`, without a call at every step.
+        before = self._before
+        before.random = list(map(Generator.get_state, before.generators))
+        if before.buffers.there:
+            before.buffers.keep()
         return self._losses
 
     def spares(self, loss: Tensor) -> bool:

@@ -122,7 +122,8 @@ class SteppingPoints(Face):
         watched = None
         if num_items_in_batch is not None and self._count_used is None:
             num_items_in_batch = watched = self._watched_count(num_items_in_batch)
-        with self.compute_loss_context_manager(), self._measuring(model, inputs):
+        measuring = _NOTHING if self._measures is None else self._measuring(model, inputs)
+        with self.compute_loss_context_manager(), measuring:
             loss: Any = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if isinstance(watched, WatchedCount):
             self._note_count_use(watched, loss)
