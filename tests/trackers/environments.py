@@ -91,7 +91,7 @@ def try_out(name: str) -> Outcome:
         outcome.version = last_line(
             subprocess.run([python, "-c", about], capture_output=True, text=True, check=True).stdout
         )
-        tests = [python, "-m", "pytest", "-q", "-p", "no:randomly", *tests_of(name)]
+        tests = [python, "-m", "pytest", "-q", "-p", "no:randomly", "--timeout=900", *tests_of(name)]
         env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         done = subprocess.run(tests, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         outcome.passed = done.returncode == 0
