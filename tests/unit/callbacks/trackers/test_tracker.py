@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 
 import pytest
 from tests.small import Points, quick
@@ -277,3 +278,20 @@ def test_a_disk_that_is_full_does_not_repeat_an_entry(tmp_path, server, caplog, 
             tracker.on_log(args, TrainerState(global_step=step), TrainerControl(), logs={"loss": 1.0})
     assert steps(server.runs["run0"]) == [1, 2]
     assert "simple may repeat steps after a restart" in caplog.text
+
+
+def test_names_that_a_client_makes_up_differ_and_change_no_random_number_of_the_training(tmp_path, server):
+    class Named(Simple):
+        def open_run(self, args, state, model):
+            self.run_id = self.run_id or str(random.random())
+            server.runs[self.run_id] = []
+
+    drawn = []
+    for folder in ("one", "two"):
+        ours = trainer(tmp_path / folder, Named(server), max_steps=1)
+        random.seed(7)
+        ours.train()
+        drawn.append(random.random())
+    assert len(server.runs) == 2
+    random.seed(7)
+    assert set(drawn) == {random.random()}
