@@ -14,7 +14,7 @@ from tests.small import Line, Points, line, quick
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from surestep import EarlyStoppingCallback, Seq2SeqTrainer, Trainer, TrainerCallback
+from surestep import EarlyStoppingCallback, Seq2SeqTrainer, Trainer, TrainerCallback, TrainingArguments
 from surestep.errors import ArgumentError
 from surestep.trainer.trial import first_figures
 
@@ -259,3 +259,16 @@ def test_a_trainer_that_generates_settles_its_lengths_before(tmp_path: Path) -> 
     trainer = Seq2SeqTrainer(line(), arguments, train_dataset=Points(4), eval_dataset=Points(4))
     first_figures(trainer)
     assert trainer._gen_kwargs["max_length"] == 7
+
+
+def test_metrics_by_name_are_tried_too(tmp_path: Path) -> None:
+    def trainer(**settings: Any) -> Trainer:
+        arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, eval_strategy="epoch", **settings)
+        return Trainer(line(), arguments, train_dataset=Points(8), eval_dataset=Points(4), metrics=["mse"])
+
+    with pytest.raises(ArgumentError, match=r"no evaluation gives 'eval_mae'; it gives eval_loss, eval_mse"):
+        trainer(metric_for_best_model="mae").train()
+    known = trainer(metric_for_best_model="mse", max_steps=1)
+    known.train()
+    assert known.state.best_metric is not None
+    assert known.args.greater_is_better is False

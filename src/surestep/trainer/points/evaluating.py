@@ -288,8 +288,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
 
     def _metric_objects(self) -> Mapping[str, Any]:
         """Return the metrics of `metrics=` by name, which know which way they grow better."""
-        measures = getattr(self, "_measures", None)
-        made = None if measures is None else measures.for_evaluation(self)
+        made = None if self._measures is None else self._measures.for_evaluation(cast("Trainer", self))
         return {} if made is None else made.metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
