@@ -62,6 +62,9 @@ class TorchMetric:
     def update(self, batch: PredictionBatch) -> None:
         """Take a batch of this rank."""
         predictions, labels = self._feed(batch)
+        # Torchmetrics cannot take what has no position, such as a batch whose labels are all ignored.
+        if isinstance(labels, Tensor) and not labels.numel():
+            return
         self._place(predictions.device if isinstance(predictions, Tensor) else torch.device("cpu"))
         try:
             self.metric.update(predictions, labels)

@@ -63,6 +63,17 @@ def test_positions_without_a_label_are_left_out() -> None:
     assert measure({"it": metric}, logits.argmax(-1), labels, **NUMBERS) == {"it": pytest.approx(right, rel=1e-6)}
 
 
+def test_batches_in_which_nothing_counts_change_nothing() -> None:
+    logits, labels = several(5)
+    some = torch.cat([torch.full((3,), -100), labels])
+    given = torch.cat([torch.randn(3, 5), logits])
+    metrics = [classification.MulticlassF1Score(5), "perplexity"]
+
+    assert measure(metrics, given, some, 1) == pytest.approx(measure(metrics, logits, labels, 37), rel=1e-6)
+    nothing = measure(metrics[:1], given[:3], some[:3], 1)
+    assert nothing == {}
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_amounts(size: int) -> None:
     predictions, labels = (torch.randn(37, 1, generator=numbers(seed)) for seed in (0, 1))
