@@ -1,9 +1,9 @@
 """What an evaluation holds in memory, by the number of its samples: surestep and transformers.
 
 Samples of 64 tokens, each with logits over 8,000 classes (2 MB a sample in float32), in batches of 8 on one thread.
-Each figure is the peak of a process of its own above what it held before the evaluation: memory that the process has
-to itself (`RssAnon` of Linux). Pages of files that are mapped, which the system takes back when it needs them, are not in
-it. Transformers is asked for few samples only: it keeps all of them.
+Each figure is the peak of a process of its own above what it held before the evaluation: memory that the process
+has to itself (`RssAnon` of Linux). Pages of files that are mapped, which the system takes back when it needs them, are
+not in it. Transformers is asked for few samples only: it keeps all of them.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.metrics.batches import Words, measure
+from tests.unit.metrics.batches import Words, batches, measure
+from tests.unit.metrics.world import together
 from torchmetrics.functional.text import rouge_score, sacre_bleu_score
 
 from surestep.errors import DataError
@@ -117,3 +118,11 @@ def test_nothing_said_is_no_infinity() -> None:
 
     assert figures == {"bleu": 0.0}
     assert not math.isnan(figures["bleu"])
+
+
+@pytest.mark.parametrize("asked", [["rouge"], ["bleu"], ["squad"]], ids=str)
+def test_ranks_give_what_one_process_gives(asked: list[str]) -> None:
+    parts = list(batches(SAID, WANTED, 1))
+
+    for found in together(asked, [parts[:2], [], parts[2:]], **READ):
+        assert found == pytest.approx(measure(asked, SAID, WANTED, **READ), rel=1e-12)

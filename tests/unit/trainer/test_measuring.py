@@ -480,3 +480,48 @@ def test_half_precision_stays_half(tmp_path: Path) -> None:
     trainer = quick(tmp_path, model=line(), preprocess_logits_for_metrics=half)
 
     assert trainer.predict(Points(5)).predictions.dtype == np.float16
+
+
+# Models that write
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_what_is_generated_is_measured(tmp_path: Path, size: int) -> None:
+    from tests.parity.sequences import Collator, Pairs, bart, tokenizer
+
+    from surestep import Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from surestep.metrics.text import rouge
+
+    torch.manual_seed(3)
+    model = bart()
+    model.generation_config.min_length = 4
+    args = Seq2SeqTrainingArguments(
+        str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", predict_with_generate=True,
+        per_device_eval_batch_size=size,
+    )  # fmt: skip
+    given = {"data_collator": Collator(model), "processing_class": tokenizer(), "eval_dataset": Pairs(8)}
+    trainer = Seq2SeqTrainer(model, args, metrics=["rouge", "bleu", "squad"], **given)
+    figures = trainer.evaluate()
+    written = trainer.predict(Pairs(8))
+    texts = [
+        tokenizer().batch_decode(np.where(tokens == IGNORED, 0, tokens), skip_special_tokens=True)
+        for tokens in (written.predictions, written.label_ids)
+    ]
+    one = [rouge(*pair)["1"] for pair in zip(*texts, strict=True)]
+
+    assert figures["eval_rouge1"] == pytest.approx(float(np.mean(one)))
+    assert {"eval_rougeLsum", "eval_bleu", "eval_squad_f1"} <= figures.keys()
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_perplexity_of_a_causal_model_is_that_of_its_loss(tmp_path: Path, size: int) -> None:
+    from tests.parity.sequences import Prompts, gpt2
+
+    torch.manual_seed(0)
+    data = [{name: torch.tensor(value) for name, value in Prompts()[index].items()} for index in range(11)]
+    metrics = quick(
+        tmp_path, model=gpt2(), train_dataset=None, eval_dataset=data, metrics=["perplexity", "accuracy"],
+        per_device_eval_batch_size=size,
+    ).evaluate()  # fmt: skip
+
+    assert metrics["eval_perplexity"] == pytest.approx(np.exp(metrics["eval_loss"]), rel=1e-6)
