@@ -49,6 +49,27 @@ def shifts_labels(model: Any) -> bool:
     return getattr(model, "loss_type", None) == "ForCausalLM" and not encoder_decoder
 
 
+def shift_of(logits: Tensor, labels: Tensor, loss: Tensor, *, expected: bool, items: Any = None) -> bool:
+    """Say whether a loss compares position i with label i + 1, told by its size: `expected` where that tells nothing.
+
+    `logits` of shape (samples, positions, classes) and whole-number `labels` of (samples, positions) are those that
+    the loss is the mean over; with `items` it is their sum divided by that number.
+    """
+    told = logits.ndim == 3 and logits.shape[:-1] == labels.shape and labels.shape[1] > 1
+    if not told or labels.dtype.is_floating_point or loss.numel() != 1:
+        return expected
+    fits = []
+    for shifted in (False, True):
+        scores, wanted = (logits[:, :-1], labels[:, 1:]) if shifted else (logits, labels)
+        how = "mean" if items is None else "sum"
+        found = nn.functional.cross_entropy(
+            scores.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction=how
+        )
+        if _close(float(found), float(loss) * (1 if items is None else float(items))):
+            fits.append(shifted)
+    return fits[0] if len(fits) == 1 else expected
+
+
 def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
     """Count the labels that are not -100 over micro-batches; None where labels are no tensors.
 

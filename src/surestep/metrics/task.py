@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surestep.errors import DataError
 from surestep.logs import announce, get_logger
-from surestep.losses.items import IGNORED
+from surestep.losses.items import IGNORED, shift_of
 from surestep.metrics.ranks import Ranks
 
 logger = get_logger(__name__)
@@ -44,6 +44,7 @@ class Reading:
     config: Any = None
     processing_class: Any = None
     shifted: bool = False
+    shift_is_guessed: bool = False
     main_input: str = "input_ids"
     task: Task | None = None
     quiet: bool = False
@@ -60,6 +61,14 @@ class Reading:
                     "config, or pass torchmetrics objects as metrics.",
                 )
         return self.task
+
+    def learn_shift(self, predictions: Any, labels: Any, loss: Any, items: Any = None) -> None:
+        """Find out from the loss of the first batch whether labels are shifted; `items` is what it was divided by."""
+        given = predictions is not None and isinstance(labels, Tensor) and isinstance(loss, Tensor)
+        if self.shift_is_guessed and given:
+            self.shift_is_guessed = False
+            logits, mean = first_tensor(predictions), loss.detach().mean()
+            self.shifted = shift_of(logits, labels, mean, expected=self.shifted, items=items)
 
     def agree(self, ranks: Ranks) -> None:
         """Take the task over from the other ranks where this one has seen no batch."""

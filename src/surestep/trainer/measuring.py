@@ -72,6 +72,7 @@ class Measures:
             config=getattr(model, "config", None),
             processing_class=trainer.processing_class,
             shifted=use.shifted if use is not None else shifts_labels(model),
+            shift_is_guessed=True,
             main_input=getattr(model, "main_input_name", "input_ids"),
             quiet=quiet,
         )
@@ -85,11 +86,12 @@ def measured(trainer: Trainer, model: nn.Module, inputs: Any) -> Iterator[None]:
         yield
         return
     labels = tuple(inputs.get(name) for name in trainer.label_names)
-    seen: list[tuple[Any, bool]] = []
+    seen: list[tuple[Any, bool, Any]] = []
 
     def note(module: nn.Module, args: Any, given: dict[str, Any], outputs: Any) -> None:
         del module, args
-        seen[:] = [(outputs, any(name in given for name in trainer.label_names))]
+        labelled = any(name in given for name in trainer.label_names)
+        seen[:] = [(outputs, labelled, given.get("num_items_in_batch"))]
 
     handle = model.register_forward_hook(note, with_kwargs=True)
     try:
@@ -99,11 +101,16 @@ def measured(trainer: Trainer, model: nn.Module, inputs: Any) -> Iterator[None]:
     if not seen:
         warn_once(logger, "train_metrics see nothing: compute_loss does not call the model it is given.")
         return
-    outputs, with_loss = seen[0]
+    outputs, with_loss, items = seen[0]
     if any(label is None for label in labels):
         return
     found = detach(predictions_of(outputs, trainer._ignored(None), with_loss=with_loss))
     predictions, wanted = (value[0] if len(value) == 1 else value or None for value in (found, labels))
+    reading, use = metrics.reading, trainer._item_use
+    if reading.shift_is_guessed and use is not None:
+        reading.shifted = use.shifted
+    if isinstance(outputs, Mapping):
+        reading.learn_shift(predictions, wanted, outputs.get("loss"), items)
     if predictions is not None and trainer.preprocess_logits_for_metrics is not None:
         predictions = trainer.preprocess_logits_for_metrics(predictions, wanted)
     metrics.update(predictions, wanted, inputs)

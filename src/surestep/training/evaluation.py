@@ -238,6 +238,9 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[
     loss_alone = plan.loss_only and plan.metrics is None
     losses, logits, labels = plan.prediction_step(plan.model, inputs, loss_alone, plan.ignore_keys)
     batch: dict[str, Any] = {}
+    if plan.metrics is not None:
+        plan.metrics.reading.learn_shift(logits, labels, losses)
+        plan.shifted_labels = plan.metrics.reading.shifted
     if losses is not None:
         weight = loss_weight(inputs, shifted=plan.shifted_labels)
         mean = loss.add(losses, size if weight is None else weight)

@@ -20,7 +20,15 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from surestep.losses.items import ItemUse, accepts_count, count_items, probe_item_use, shifts_labels, undisturbed
+from surestep.losses.items import (
+    ItemUse,
+    accepts_count,
+    count_items,
+    probe_item_use,
+    shift_of,
+    shifts_labels,
+    undisturbed,
+)
 
 LABELS = torch.tensor([[5, -100, 7, 8], [-100, 6, 9, -100]])
 
@@ -242,3 +250,21 @@ def test_a_look_that_fails_changes_nothing_either() -> None:
 
     assert model.training
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+@pytest.mark.parametrize("expected", [True, False])
+def test_the_size_of_a_loss_tells_whether_labels_are_shifted(shifted: bool, expected: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(3, 6, 9, generator=generator), torch.randint(0, 9, (3, 6), generator=generator)
+    labels[0, 2:] = -100
+    scores, wanted = (logits[:, :-1], labels[:, 1:]) if shifted else (logits, labels)
+    loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten())
+
+    assert shift_of(logits, labels, loss, expected=expected) is shifted
+    summed = torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="sum") / 40
+    assert shift_of(logits, labels, summed, expected=expected, items=torch.tensor(40)) is shifted
+    # A loss of another kind, other labels, or no sequence tell nothing.
+    assert shift_of(logits, labels, 3 * loss, expected=expected) is expected
+    assert shift_of(logits, labels.float(), loss, expected=expected) is expected
+    assert shift_of(logits[:, 0], labels[:, 0], loss, expected=expected) is expected

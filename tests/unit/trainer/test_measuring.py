@@ -497,7 +497,7 @@ def test_what_is_generated_is_measured(tmp_path: Path, size: int) -> None:
     model.generation_config.min_length = 4
     args = Seq2SeqTrainingArguments(
         str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", predict_with_generate=True,
-        per_device_eval_batch_size=size,
+        per_device_eval_batch_size=size, generation_max_length=12,
     )  # fmt: skip
     given = {"data_collator": Collator(model), "processing_class": tokenizer(), "eval_dataset": Pairs(8)}
     trainer = Seq2SeqTrainer(model, args, metrics=["rouge", "bleu", "squad"], **given)
@@ -525,3 +525,23 @@ def test_the_perplexity_of_a_causal_model_is_that_of_its_loss(tmp_path: Path, si
     ).evaluate()  # fmt: skip
 
     assert metrics["eval_perplexity"] == pytest.approx(np.exp(metrics["eval_loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_training_knows_of_the_shift(tmp_path: Path, accumulation: int) -> None:
+    from tests.parity.sequences import Prompts, gpt2
+
+    torch.manual_seed(0)
+    model = gpt2()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    data = [{name: torch.tensor(value) for name, value in Prompts()[index].items()} for index in range(8)]
+    trainer = quick(
+        tmp_path, model=model, train_dataset=data, train_metrics="perplexity", logging_steps=1, max_steps=1,
+        per_device_train_batch_size=8 // accumulation, gradient_accumulation_steps=accumulation,
+    )  # fmt: skip
+    trainer.train()
+    logged = trainer.state.log_history[0]
+
+    assert logged["perplexity"] == pytest.approx(np.exp(logged["loss"]), rel=1e-5)
