@@ -97,6 +97,7 @@ def try_out(name: str) -> Outcome:
         outcome.passed = done.returncode == 0
         outcome.result = re.sub(r" in \d.*", "", last_line(done.stdout))
         if not outcome.passed:
+            outcome.result += f" (exit status {done.returncode})"
             print(done.stdout, done.stderr, sep="\n")
     outcome.seconds = time.monotonic() - start
     return outcome
