@@ -65,7 +65,7 @@ class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
 
     @property
     def mixed_precision(self) -> str:
-        """The number format of training: "no", "fp16" or "bf16"."""
+        """The number format of training: "no", "fp16", "bf16" or "fp8"."""
         return checks.mixed_precision(self)
 
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from surestep import logs
 from surestep.engine.precision import Autocast
 from surestep.errors import ArgumentError
+from surestep.logs import get_logger
 from surestep.optional import require
 from surestep.runtime.device import supports_float8
 
-logger = logs.get_logger(__name__)
+logger = get_logger(__name__)
 
 # The products of float8 take matrices whose sides are multiples of this.
 _SIDE = 16

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Final
 
 from surestep.checkpoint import layout
+from surestep.checkpoint.foreign_names import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINING_ARGS_NAME
 from surestep.checkpoint.tensors import read_metadata
 from surestep.errors import CheckpointError
 
-OPTIMIZER: Final = "optimizer.pt"
-SCHEDULER: Final = "scheduler.pt"
-SCALER: Final = "scaler.pt"
+OPTIMIZER: Final = OPTIMIZER_NAME
+SCHEDULER: Final = SCHEDULER_NAME
+SCALER: Final = SCALER_NAME
 RANDOM: Final = "rng_state.pth"
 # The original leaves this in a folder while it saves on a signal.
 _INCOMPLETE = "checkpoint-is-incomplete.txt"
 _PICKLED = ("*.pt", "*.pth", "*.bin")
 # Never read: it is nothing but code and what that code needs.
-_UNREAD = "training_args.bin"
+_UNREAD = TRAINING_ARGS_NAME
 _ZIP_MAGIC = b"PK\x03\x04"
 # What wrote the state where it is not in the files above, by a pattern of what it leaves.
 _OTHER_WRITERS = {
