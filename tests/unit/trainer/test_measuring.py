@@ -179,7 +179,7 @@ def tensors_alive(trainer: Trainer) -> list[int]:
     class Counts:
         def on_prediction_step(self, *_: Any, **__: Any) -> None:
             gc.collect()  # what waits in a cycle is not held
-            alive = [one for one in gc.get_objects() if type(one) is Tensor]
+            alive = [one for one in gc.get_objects() if type(one) is Tensor and one.layout is torch.strided]
             held.append(sum(one.untyped_storage().nbytes() for one in alive))
 
     trainer.add_callback(Counts())
