@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -188,6 +189,30 @@ class OnceOnly(PointStream):
     def __iter__(self) -> Any:
         points, self.points = self.points, Points(0)
         return (points[index] for index in range(len(points)))
+
+
+@shows("T17")
+@pytest.mark.parametrize(("mode", "rates"), [(None, [1.0, 1.0, 1.0]), ("min", [1.0, 1.0, 0.1])])
+def test_a_schedule_goes_the_way_of_its_metric(mode: str | None, rates: list[float]) -> None:
+    arguments = {
+        "max_steps": 3,
+        "logging_steps": 1,
+        "learning_rate": 1.0,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "metric_for_best_model": "score",
+        "greater_is_better": True,
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "lr_scheduler_kwargs": {"patience": 0, "factor": 0.1, **({} if mode is None else {"mode": mode})},
+    }
+
+    def observed(side: Any) -> list[float]:
+        rising = count()
+        seen = run(side, arguments, evaluate=lambda: Points(4), compute_metrics=lambda _: {"score": next(rising)})
+        return [entry["learning_rate"] for entry in seen.logs if "learning_rate" in entry]
+
+    assert observed(transformers) == pytest.approx([1.0, 1.0, 0.1])
+    assert observed(surestep) == pytest.approx(rates)
 
 
 @shows("T8")

@@ -350,6 +350,11 @@ def build_schedule(
     return get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, scheduler_kwargs)
 
 
+def has_direction(name: str) -> bool:
+    """Say whether the schedule called `name` follows a metric that may rise or fall (`mode`, 'max' or 'min')."""
+    return "mode" in SCHEDULES[name].takes()
+
+
 def needs_metric(scheduler: Any) -> bool:
     """Say whether `scheduler` steps with a metric after each evaluation, not after each step of the optimizer."""
     step = getattr(type(scheduler), "step", None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from surestep.errors import DataError, SurestepError
 from surestep.trainer.preflight.hints import advice_for
@@ -45,8 +45,7 @@ def misfits_refused() -> Iterator[None]:
     if _let_pass():
         yield
         return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=MISFITS)
+    with _raised(MISFITS):
         try:
             yield
         except UserWarning as misfit:
@@ -56,6 +55,20 @@ def misfits_refused() -> Iterator[None]:
                 f"{advice_for(str(misfit))} Where this is meant, write warnings.filterwarnings('ignore', "
                 "message='Using a target size')."
             ) from misfit
+
+
+@contextmanager
+def _raised(message: str) -> Iterator[None]:
+    """Raise the warnings of one form in the body. Filters that are set meanwhile stay: only its own is taken away."""
+    warnings.filterwarnings("error", message=message)
+    filters = cast("list[Any]", warnings.filters)
+    own = filters[0]
+    try:
+        yield
+    finally:
+        # Whoever has reset all filters has taken this one with them.
+        with suppress(ValueError):
+            cast("list[Any]", warnings.filters).remove(own)
 
 
 def _let_pass() -> bool:

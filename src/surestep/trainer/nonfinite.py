@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from surestep.engine.engine import Verdict, Watch
 from surestep.engine.nonfinite import Before, EveryStep, Failure, OneStepLate
-from surestep.logs import get_logger
+from surestep.logs import announce, get_logger
 from surestep.optim.clipping import no_gradients
 from surestep.runtime.collectives import on_main
 from surestep.trainer.moment import Moment
@@ -34,6 +34,14 @@ _NOT_FUSED = (
     "%s cannot leave a step out on the device, so nonfinite=%r reads the loss and the norm of the gradients at every "
     'step, for which the host waits. optim="adamw_torch_fused" leaves it out on the device.'
 )
+_EVERY_STEP = (
+    "{setting} reads {what} at every step, for which the host waits for the device ({device}). Only on CUDA can it be "
+    "read later."
+)
+_IN_BACKWARD_WAITS = (
+    "nonfinite={policy!r} reads the loss of each micro-batch before its backward, for which the host waits for the "
+    "device ({device})."
+)
 
 
 def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) -> Watch:
@@ -44,6 +52,7 @@ def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) 
         overflows, nothing = Overflows(trainer), Before(nn.Module(), device)
         if _runs_ahead(device):
             return OneStepLate(nothing, overflows, None, device)
+        _say_if_it_waits(device, _EVERY_STEP, setting="fp16=True", what="whether the gradients overflowed")
         return EveryStep(nothing, overflows)
     if policy == "ignore":
         return Watch()
@@ -58,12 +67,27 @@ def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) 
         if getattr(trainer.optimizer, "_step_supports_amp_scaling", False):
             return OneStepLate(before, answers, trainer.optimizer, device, tells=tells)
         logger.warning(_NOT_FUSED, type(trainer.optimizer).__name__, policy)
+    elif in_backward:
+        _say_if_it_waits(device, _IN_BACKWARD_WAITS, policy=policy)
+    else:
+        what = "the loss and the norm of the gradients"
+        _say_if_it_waits(device, _EVERY_STEP, setting=f"nonfinite={policy!r}", what=what)
     return EveryStep(before, answers, tells=tells, in_backward=in_backward)
 
 
 def _runs_ahead(device: torch.device) -> bool:
-    """Say whether reading a number would make the host wait for the device."""
+    """Say whether the host may run ahead of the device, and read a number once it has arrived by itself."""
     return device.type == "cuda"
+
+
+def _waits(device: torch.device) -> bool:
+    """Say whether reading a number makes the host wait for the device."""
+    return device.type != "cpu"
+
+
+def _say_if_it_waits(device: torch.device, form: str, **words: str) -> None:
+    if _waits(device):
+        announce(logger, form.format(device=device.type, **words))
 
 
 _NOTHING_SAVED = (

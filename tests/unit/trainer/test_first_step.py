@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from surestep import TrainerCallback
 from surestep.errors import DataError
-from surestep.trainer.first_step import advised, with_first_watched
+from surestep.trainer.first_step import advised, misfits_refused, with_first_watched
 
 
 class Flat(Points):
@@ -47,7 +48,8 @@ def test_labels_of_another_shape_than_the_predictions_are_refused(tmp_path: Path
     trainer = quick(tmp_path, train_dataset=Flat(), callbacks=[counts])
     if ignoring_all:
         warnings.simplefilter("ignore")
-    message = r"Predictions of shape .*\[4, 1\].* compared with labels of shape .*\[4\].*squeeze\(-1\).*filterwarnings"
+    shapes = r"Predictions of shape torch.Size\(\[4, 1\]\) are compared with labels of shape torch.Size\(\[4\]\), "
+    message = shapes + r".*squeeze\(-1\).*filterwarnings"
     with pytest.raises(DataError, match=message):
         trainer.train()
     assert counts.steps == 0
@@ -86,6 +88,34 @@ def test_other_warnings_of_the_first_step_stay_warnings(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="something else"):
         trainer.train()
     assert trainer.state.global_step == 1
+
+
+def test_filters_that_are_set_in_the_first_step_stay(tmp_path: Path) -> None:
+    class Quiet(Line):
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            warnings.filterwarnings("ignore", message="a noisy library")
+            return super().forward(x, labels)
+
+    before = list(warnings.filters)
+    torch.manual_seed(0)
+    quick(tmp_path, model=Quiet(), max_steps=1).train()
+    own, *others = warnings.filters
+    assert own[0] == "ignore"
+    assert own[1].pattern == "a noisy library"
+    assert others == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_filter_of_ours_is_left(fails: bool) -> None:
+    before = list(warnings.filters)
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext(), misfits_refused():
+        assert len(warnings.filters) == len(before) + 1
+        if fails:
+            raise KeyError
+    assert list(warnings.filters) == before
+    with misfits_refused():
+        warnings.resetwarnings()
+    assert list(warnings.filters) == []
 
 
 def test_the_watched_steps_are_the_steps() -> None:

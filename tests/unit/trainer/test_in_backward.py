@@ -19,6 +19,7 @@ from surestep.errors import ArgumentError, NonFiniteError
 from surestep.optim import build
 from surestep.optim.layerwise import LayerwiseOptimizer
 from surestep.optim.recipe import Recipe
+from surestep.trainer import nonfinite
 
 NAME = "galore_adamw_layerwise"
 
@@ -98,8 +99,19 @@ def test_no_backward_is_run_from_a_loss_that_is_not_finite(tmp_path: Path, caplo
 
     assert model.layer.weight.isfinite().all()
     assert "only the loss of each step is looked at" in caplog.text
+    assert "the host waits" not in caplog.text
     skipping = arguments(tmp_path, train_sampling_strategy="sequential", nonfinite="skip")
     trainer = Trainer(Line(), skipping, train_dataset=data)
     trainer.train()
     assert trainer.model.layer.weight.isfinite().all()
     assert trainer.state.global_step == 8
+
+
+def test_that_the_host_waits_for_every_loss_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nonfinite, "_waits", lambda device: True)
+    Trainer(Line(), arguments(tmp_path, max_steps=1), train_dataset=Points()).train()
+
+    said = "nonfinite='stop' reads the loss of each micro-batch before its backward, for which the host waits"
+    assert capsys.readouterr().err.count(said) == 1

@@ -445,6 +445,41 @@ def test_an_optimizer_that_cannot_leave_a_step_out_is_read_every_step(
     assert all(weight.isfinite().all() for weight in weights(trainer.model))
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, ["nonfinite='skip' reads the loss and the norm of the gradients at every step"]),
+        ({"fp16": True}, ["fp16=True reads whether the gradients overflowed at every step"]),
+        ({"nonfinite": "ignore"}, []),
+    ],
+)
+def test_what_is_read_every_step_is_said_at_the_start(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    says: list[str],
+) -> None:
+    monkeypatch.setattr(nonfinite, "_waits", lambda device: True)
+    training(tmp_path, "skip", **{"max_steps": 3, **settings}).train()
+
+    waiting = [line for line in capsys.readouterr().err.splitlines() if "the host waits" in line]
+    assert len(waiting) == len(says)
+    for line, start in zip(waiting, says, strict=True):
+        assert line.startswith(f"INFO surestep: {start}")
+        assert "(cpu)" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "waits", "ahead"),
+    [("cpu", False, False), ("mps", True, False), ("xpu", True, False), ("cuda", True, True)],
+)
+def test_the_host_waits_for_every_device_but_itself(kind: str, waits: bool, ahead: bool) -> None:
+    device = torch.device(kind)
+
+    assert (nonfinite._waits(device), nonfinite._runs_ahead(device)) == (waits, ahead)
+
+
 @pytest.mark.usefixtures("late")
 def test_the_loss_scale_is_told_of_late_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = training(tmp_path, "stop", model=Deep(at(9, undone)), fp16=True, num_train_epochs=8, **FUSED)

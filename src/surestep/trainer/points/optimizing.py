@@ -19,7 +19,7 @@ from surestep.optim.groups import (
     layerwise_groups,
     pattern_groups,
 )
-from surestep.optim.schedules import build_schedule
+from surestep.optim.schedules import build_schedule, has_direction
 from surestep.trainer.points.face import Face
 
 
@@ -87,15 +87,24 @@ class OptimizingPoints(Face):
             chosen = self.optimizer if optimizer is None else optimizer
             if chosen is None:
                 raise ArgumentError("create_scheduler needs an optimizer; call create_optimizer first, or pass one.")
+            name = SchedulerType(self.args.lr_scheduler_type).value
             self.lr_scheduler = build_schedule(
-                SchedulerType(self.args.lr_scheduler_type).value,
+                name,
                 chosen,
                 num_warmup_steps=self.args.get_warmup_steps(num_training_steps),
                 num_training_steps=num_training_steps,
-                scheduler_kwargs=cast("dict[str, Any] | None", self.args.lr_scheduler_kwargs),
+                scheduler_kwargs=self._scheduler_kwargs(name),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _scheduler_kwargs(self, name: str) -> dict[str, Any]:
+        """Return `lr_scheduler_kwargs`; a schedule that waits for a metric gets that metric's direction with them."""
+        args = self.args
+        given = cast("dict[str, Any]", args.lr_scheduler_kwargs or {})
+        if args.metric_for_best_model is None or not has_direction(name):
+            return given
+        return {"mode": "max" if args.greater_is_better else "min", **given}
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: nn.Module | None = None) -> tuple[Any, dict[str, Any]]:

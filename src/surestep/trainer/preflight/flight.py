@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -20,7 +19,7 @@ from surestep.data.loaders import set_epoch
 from surestep.errors import CheckpointError
 from surestep.trainer.assemble import make_plan, prepared_model
 from surestep.trainer.batch_size import Beginning
-from surestep.trainer.first_step import MISFITS
+from surestep.trainer.first_step import misfits_refused
 from surestep.trainer.preflight import look
 from surestep.trainer.preflight.hints import explain
 from surestep.trainer.preflight.report import PreflightReport, Stage
@@ -108,8 +107,7 @@ def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None
     tally = Tally(engine.device, mean=engine.strategy.mean)
     batches, items = trainer.get_batch_samples(iter(batches), len(batches), engine.device)
     shares = engine.shares(len(batches)) if engine.ranks > 1 else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=MISFITS)
+    with misfits_refused():
         engine.forward_backward(trainer, Group(batches, items, len(batches), shares), tally, trainer.callback_handler)
     tally.steps = 1
     loss = tally.drain()

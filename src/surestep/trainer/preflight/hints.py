@@ -119,7 +119,7 @@ _HINTS = (
         "A tensor stayed on another device. Register it as a buffer of the model, or make it with device=x.device.",
     ),
     _hint(
-        r"using a target size \((.+?)\) that is different to the input size \((.+?)\)",
+        r"using a target size \((.+?)\) that is different to the input size \((.+?\]\))\)",
         "Predictions of shape {1} are compared with labels of shape {0}, which torch spreads over each other without a "
         "word. Give both one shape, for example with predictions.squeeze(-1).",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 import transformers
 from tests.small import Line, Points, arguments, line, quick
 from torch import Tensor, nn
@@ -352,6 +353,33 @@ def test_a_schedule_that_waits_for_a_metric_is_stepped_with_it(tmp_path: Path) -
 
     # Losses 1 to 5: the first is the best, the third is one too many.
     assert [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry] == [1, 1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+@pytest.mark.parametrize(
+    ("settings", "metrics", "mode"),
+    [
+        ({}, None, "min"),
+        ({"metric_for_best_model": "accuracy"}, None, "max"),
+        ({"metric_for_best_model": "wer"}, None, "min"),
+        ({"metric_for_best_model": "wer", "greater_is_better": True}, None, "max"),
+        ({"metric_for_best_model": "accuracy", "lr_scheduler_kwargs": {"mode": "min"}}, None, "min"),
+        # What the object says of itself comes before its name.
+        ({"metric_for_best_model": "score"}, {"score": torchmetrics.MeanSquaredError()}, "min"),
+    ],
+)
+def test_a_schedule_that_waits_for_a_metric_goes_its_way(
+    tmp_path: Path, schedule: str, settings: dict[str, Any], metrics: Any, mode: str
+) -> None:
+    trainer = quick(
+        tmp_path,
+        **{"eval_dataset": Points(4), "eval_strategy": "epoch", "lr_scheduler_type": schedule, **settings},
+        compute_metrics=None if metrics else lambda _: {"accuracy": 1.0, "wer": 1.0},
+        metrics=metrics,
+    )
+    trainer.train()
+
+    assert trainer.lr_scheduler.mode == mode
 
 
 def test_a_better_model_is_saved_at_once_where_it_is_to_be_loaded(tmp_path: Path) -> None:

@@ -206,8 +206,8 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
     "no loss at all": (lambda: {"model": Computes(lambda p, t: None)}, "The model returned no loss"),
     "a loss of another model": (lambda: {"model": Other()}, "No parameter has a gradient"),
     "a loss through argmax": (
-        lambda: {"model": Computes(lambda p, t: mse(p * 0 + p.argmax(-1, keepdim=True).float(), t), 2)},
-        "Every gradient is zero|different",
+        lambda: {"model": Computes(lambda p, t: mse(0 * p[:, :1] + p.argmax(-1, keepdim=True), t), 2)},
+        "Every gradient is zero",
     ),
     "a gradient that is not finite": (
         lambda: {"model": Computes(lambda p, t: (p - p.detach()).norm() * 0 + ((p - p.detach()) ** 2).sum().sqrt())},
