@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from surestep.config.enums import IntervalStrategy, SaveStrategy, SchedulerType
+from surestep.config.nearest import did_you_mean
 from surestep.runtime.world import current_world
 
 if TYPE_CHECKING:
     from surestep.config.arguments import TrainingArguments
 
+# What `resume_allow` names besides settings.
+RESUMED_PARTS = ("train_dataset", "all")
 _WATCHES_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
@@ -46,6 +49,7 @@ def check(args: TrainingArguments) -> Iterator[str]:
     yield from _check_best_model(args)
     yield from _check_devices(args)
     yield from _check_clipping(args)
+    yield from _check_allowed(args)
     if args.nonfinite == "rewind" and (args.save_strategy == SaveStrategy.NO or args.save_only_model):
         found = 'save_strategy="no"' if args.save_strategy == SaveStrategy.NO else "save_only_model=True"
         yield (
@@ -109,6 +113,14 @@ def _check_clipping(args: TrainingArguments) -> Iterator[str]:
                 f"max_grad_norm={args.max_grad_norm} and {name}={value} are two kinds of clipping. Write one of them; "
                 f"with {name} alone there is none by norm."
             )
+
+
+def _check_allowed(args: TrainingArguments) -> Iterator[str]:
+    known = [*type(args).__dataclass_fields__, *RESUMED_PARTS]
+    for name in args.resume_allow or ():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield f"resume_allow has {name!r}, which is no setting.{hint} Write names of settings, or 'all'."
 
 
 def work_out_accumulation(args: TrainingArguments, earlier: int | None) -> Iterator[str]:

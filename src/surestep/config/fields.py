@@ -26,6 +26,7 @@ from surestep.config.topics.schedule import SCHEDULE, ScheduleArguments
 from surestep.config.topics.script import SCRIPT, ScriptArguments
 from surestep.config.topics.stability import STABILITY, StabilityArguments
 from surestep.config.topics.tracking import TRACKING, TrackingArguments
+from surestep.config.verdicts import Judge
 
 TOPICS: tuple[Topic, ...] = (
     OUTPUT,
@@ -54,6 +55,11 @@ TOPICS: tuple[Topic, ...] = (
 def rules_of(topics: tuple[Topic, ...]) -> dict[str, Rule]:
     """Return the rule of every field of the topics."""
     return {name: rule for topic in topics for name, rule in topic.all_rules().items()}
+
+
+def judges_of(topics: tuple[Topic, ...]) -> dict[str, Judge]:
+    """Return what judges, for every field of the topics, a run that is resumed with another value."""
+    return {name: judge for topic in topics for name, judge in topic.resumed.items()}
 
 
 # A dataclass takes the fields of its last base first.

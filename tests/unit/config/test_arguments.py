@@ -32,6 +32,8 @@ OURS = (
     "nonfinite",
     "track_best",
     "eval_spill_bytes",
+    "resume_allow",
+    "resume_strict",
 )
 
 # What both classes make of the same keyword arguments.
@@ -87,7 +89,13 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     stock, ours = transformers.TrainingArguments("out"), TrainingArguments("out")
     theirs, mine = json.loads(stock.to_json_string()), json.loads(ours.to_json_string())
     theirs["accelerator_config"]["use_configured_state"] = False
-    set_ = {"fp8": False, "preflight": False, "nonfinite": "stop", "eval_spill_bytes": 2**30}
+    set_ = {
+        "fp8": False,
+        "preflight": False,
+        "nonfinite": "stop",
+        "eval_spill_bytes": 2**30,
+        "resume_strict": False,
+    }
     assert mine == theirs | dict.fromkeys(OURS) | set_
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)
 

@@ -26,6 +26,8 @@ OURS = {
     "nonfinite",
     "track_best",
     "eval_spill_bytes",
+    "resume_allow",
+    "resume_strict",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from surestep.config.rules import Names
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, Effect, Verdict, verdicts
 
 # What falls as a model gets better, though the name does not end in "loss".
 _FALLING = (
@@ -34,6 +35,9 @@ _FALLING = (
 )
 
 
+_CHOICE = Verdict(Effect.MATHEMATICS, "the best so far was chosen in another way")
+
+
 @dataclass
 class BestModelArguments:
     """Which model is the best one, and what a resumed run takes up."""
@@ -59,6 +63,22 @@ class BestModelArguments:
             "way is better where the metric's name does not."
         },
     )
+    resume_strict: bool = field(
+        default=False,
+        kw_only=True,
+        metadata={
+            "help": "Stop where a resumed run would not be the same run: True finds no checkpoint, parts of one are "
+            "missing, or settings differ that change the mathematics."
+        },
+    )
+    resume_allow: list[str] | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "Settings that may differ on resume although that is refused otherwise; 'train_dataset' stands for "
+            "its length, 'all' for everything."
+        },
+    )
 
 
 def key_of(name: str) -> str:
@@ -78,6 +98,11 @@ def grows_better(metric: str) -> bool:
     return not any(name == word or name.endswith(f"_{word}") for word in _FALLING) and not metric.endswith("loss")
 
 
+def _allowed(name: str, value: object) -> object:
+    """Take names as a list; one name is a list of it."""
+    return Names(optional=True)(name, [value] if isinstance(value, str) else value)
+
+
 def _normalise(args: BestModelArguments) -> None:
     if args.greater_is_better is None and args.metric_for_best_model is not None:
         args.greater_is_better = grows_better(args.metric_for_best_model)
@@ -95,4 +120,14 @@ def _check(args: BestModelArguments) -> Iterator[str]:
         yield f'track_best has "{twice}" more than once. Write it once.'
 
 
-BEST_MODEL = Topic(BestModelArguments, rules={"track_best": Names(optional=True)}, normalise=_normalise, check=_check)
+BEST_MODEL = Topic(
+    BestModelArguments,
+    rules={"track_best": Names(optional=True), "resume_allow": _allowed},
+    normalise=_normalise,
+    check=_check,
+    resumed=verdicts(
+        (_CHOICE, "load_best_model_at_end metric_for_best_model greater_is_better track_best"),
+        (MATHEMATICS, "ignore_data_skip"),
+        (HARMLESS, "restore_callback_states_from_checkpoint resume_strict resume_allow"),
+    ),
+)

@@ -7,6 +7,7 @@ from surestep.config.enums import SaveStrategy
 from surestep.config.rules import Member, Number, whole
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 
 
 @dataclass
@@ -52,4 +53,7 @@ CHECKPOINTING = Topic(
     },
     normalise=_normalise,
     check=_check,
+    resumed=verdicts(
+        (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
+    ),
 )

@@ -10,6 +10,7 @@ from surestep.config.messages import refuse, shown
 from surestep.config.nearest import did_you_mean
 from surestep.config.rules import Flag, Number
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HELD, MATHEMATICS, verdicts
 from surestep.errors import ArgumentError
 
 
@@ -141,4 +142,8 @@ CRAFT = Topic(
         ),
     },
     check=_check,
+    resumed=verdicts(
+        (MATHEMATICS, "parameter_rules max_grad_value adaptive_clip_ratio"),
+        (HELD, "layerwise_lr_decay"),
+    ),
 )

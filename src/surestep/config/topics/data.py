@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from surestep.config.rules import Choice, Names, Text, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, order, verdicts
 
 SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance", "weighted")
 START_METHODS = ("fork", "spawn", "forkserver")
@@ -88,4 +89,13 @@ DATA = Topic(
         "sampling_weights": Text(optional=True),
     },
     check=_check,
+    resumed=verdicts(
+        (
+            HARMLESS,
+            "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
+            "dataloader_prefetch_factor dataloader_multiprocessing_context",
+        ),
+        (MATHEMATICS, "dataloader_drop_last dataloader_in_order remove_unused_columns label_names"),
+        (order, "train_sampling_strategy length_column_name sampling_weights"),
+    ),
 )

@@ -7,6 +7,7 @@ from surestep.config.enums import DebugOption
 from surestep.config.messages import refuse
 from surestep.config.rules import Member
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 
 
 @dataclass
@@ -37,4 +38,10 @@ def _options(name: str, value: Any) -> list[Any]:
     return [Member(DebugOption)(name, word) for word in words]
 
 
-DEBUG = Topic(DebugArguments, rules={"debug": _options})
+DEBUG = Topic(
+    DebugArguments,
+    rules={"debug": _options},
+    resumed=verdicts(
+        (HARMLESS, "debug skip_memory_metrics preflight"),
+    ),
+)

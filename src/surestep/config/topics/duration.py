@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from surestep.config.messages import refuse
 from surestep.config.rules import Number, plain, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, STRETCHED, batch, verdicts
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\s*")
@@ -86,4 +87,10 @@ DURATION = Topic(
         "max_time": _time,
     },
     check=_check,
+    resumed=verdicts(
+        (batch, "per_device_train_batch_size"),
+        (STRETCHED, "num_train_epochs max_steps"),
+        (MATHEMATICS, "global_batch_size"),
+        (HARMLESS, "max_time"),
+    ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 from surestep.config.nearest import did_you_mean
 from surestep.config.rules import Settings, anything
 from surestep.config.topic import Topic
+from surestep.config.verdicts import MATHEMATICS, ROUNDING, verdicts
 from surestep.errors import ArgumentError
 
 
@@ -77,4 +78,11 @@ def _accelerator(name: str, value: Any) -> AcceleratorConfig:
     return AcceleratorConfig.from_json_file(value) if isinstance(value, str) else AcceleratorConfig.from_dict(value)
 
 
-HARDWARE = Topic(HardwareArguments, rules={"accelerator_config": _accelerator, "parallelism_config": anything})
+HARDWARE = Topic(
+    HardwareArguments,
+    rules={"accelerator_config": _accelerator, "parallelism_config": anything},
+    resumed=verdicts(
+        (ROUNDING, "use_cpu"),
+        (MATHEMATICS, "accelerator_config parallelism_config"),
+    ),
+)

@@ -7,6 +7,7 @@ from surestep.config.enums import HubStrategy
 from surestep.config.messages import mask
 from surestep.config.rules import Member, Text
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 
 
 @dataclass
@@ -34,4 +35,10 @@ def _token(name: str, value: Any) -> Any:
     return None if value == mask(name) else Text(optional=True)(name, value)
 
 
-HUB = Topic(HubArguments, rules={"hub_strategy": Member(HubStrategy), "hub_token": _token})
+HUB = Topic(
+    HubArguments,
+    rules={"hub_strategy": Member(HubStrategy), "hub_token": _token},
+    resumed=verdicts(
+        (HARMLESS, "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"),
+    ),
+)

@@ -8,6 +8,7 @@ from surestep.config.enums import IntervalStrategy
 from surestep.config.rules import Choice, Member, Number
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 from surestep.logs import LEVELS, get_logger
 
 # `detail` is the original's word for debug with file names.
@@ -75,4 +76,11 @@ LOGGING = Topic(
     },
     normalise=_normalise,
     check=_check,
+    resumed=verdicts(
+        (
+            HARMLESS,
+            "logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter "
+            "include_num_input_tokens_seen log_level log_level_replica disable_tqdm",
+        ),
+    ),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from surestep.config.messages import refuse
 from surestep.config.rules import Number, Settings, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, ROUNDING, batch, verdicts
 
 # A bare `--activation_checkpointing` on the command line means True.
 _BARE = {"nargs": "?", "const": True}
@@ -98,4 +99,14 @@ MEMORY = Topic(
     },
     normalise=_normalise,
     check=_check,
+    resumed=verdicts(
+        (
+            HARMLESS,
+            "activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing "
+            "gradient_checkpointing_kwargs use_cache torch_empty_cache_steps",
+        ),
+        (ROUNDING, "torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config"),
+        (MATHEMATICS, "neftune_noise_alpha"),
+        (batch, "auto_find_batch_size"),
+    ),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from surestep.config.enums import OptimizerNames
 from surestep.config.rules import Member, Names, Number
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HELD, OTHER_STATE, ROUNDING, one_of, verdicts
 from surestep.optional import version
 
 # The fused kernel runs on every device from this version on.
@@ -38,6 +39,7 @@ class OptimizerArguments:
     )
 
 
+_ADAMW = ("adamw_torch", "adamw_torch_fused")
 _BETA = "Write a number such as 0.9; 1 would never take up a gradient."
 
 OPTIMIZER = Topic(
@@ -50,4 +52,9 @@ OPTIMIZER = Topic(
         "adam_epsilon": Number(0, instead="Write a small positive number such as 1e-8."),
         "optim_target_modules": Names(optional=True, one=True),
     },
+    resumed=verdicts(
+        (one_of(_ADAMW, "optim", ROUNDING, OTHER_STATE), "optim"),
+        (OTHER_STATE, "optim_target_modules"),
+        (HELD, "optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon"),
+    ),
 )

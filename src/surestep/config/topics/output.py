@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 
 
 @dataclass
@@ -20,4 +21,10 @@ def _normalise(args: OutputArguments) -> None:
     args.output_dir = os.path.expanduser(args.output_dir or "trainer_output")  # noqa: PTH111  (keeps a string)
 
 
-OUTPUT = Topic(OutputArguments, normalise=_normalise)
+OUTPUT = Topic(
+    OutputArguments,
+    normalise=_normalise,
+    resumed=verdicts(
+        (HARMLESS, "output_dir"),
+    ),
+)

@@ -7,6 +7,7 @@ from typing import Any
 from surestep.config.messages import refuse
 from surestep.config.rules import Choice, Settings, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, ROUNDING, verdicts
 
 BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl")
 
@@ -74,4 +75,9 @@ PARALLEL = Topic(
         "fsdp_config": Settings(path=True),
         "deepspeed": _deepspeed,
     },
+    resumed=verdicts(
+        (HARMLESS, "ddp_find_unused_parameters ddp_static_graph ddp_backend ddp_timeout"),
+        (ROUNDING, "ddp_bucket_cap_mb fsdp fsdp_config deepspeed"),
+        (MATHEMATICS, "ddp_broadcast_buffers"),
+    ),
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from surestep.config.topic import Topic
+from surestep.config.verdicts import ROUNDING, SCORES, verdicts
 
 
 @dataclass
@@ -41,4 +42,11 @@ def _check(args: PrecisionArguments) -> Iterator[str]:
         yield "fp16_full_eval=True and bf16_full_eval=True cannot both be. Write one of them."
 
 
-PRECISION = Topic(PrecisionArguments, check=_check)
+PRECISION = Topic(
+    PrecisionArguments,
+    check=_check,
+    resumed=verdicts(
+        (ROUNDING, "bf16 fp16 tf32 fp8"),
+        (SCORES, "bf16_full_eval fp16_full_eval"),
+    ),
+)

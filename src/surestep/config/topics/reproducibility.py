@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from surestep.config.rules import whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import ROUNDING, order, seed, verdicts
 
 
 @dataclass
@@ -25,4 +26,9 @@ REPRODUCIBILITY = Topic(
         "seed": whole(0, 2**32 - 1, instead="Write for example 42."),
         "data_seed": whole(0, 2**63 - 1, optional=True, instead="Write None to take the seed of the run."),
     },
+    resumed=verdicts(
+        (ROUNDING, "full_determinism"),
+        (seed, "seed"),
+        (order, "data_seed"),
+    ),
 )

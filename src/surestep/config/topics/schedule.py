@@ -7,6 +7,7 @@ from surestep.config.enums import SchedulerType
 from surestep.config.messages import refuse
 from surestep.config.rules import Member, Number, Settings
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HELD, MATHEMATICS, Effect, Verdict, one_of, verdicts
 
 
 @dataclass
@@ -26,6 +27,16 @@ class ScheduleArguments:
     )
 
 
+# These follow a metric, the others the number of the step.
+_FOLLOWS = {SchedulerType.REDUCE_ON_PLATEAU.value, SchedulerType.GREEDY.value}
+_SHAPE = one_of(
+    {kind.value for kind in SchedulerType} - _FOLLOWS,
+    "lr_scheduler_type",
+    MATHEMATICS,
+    Verdict(Effect.REFUSED, "the state of the schedule is of another kind: allowed, it begins anew"),
+)
+
+
 def _check(args: ScheduleArguments) -> Iterator[str]:
     if args.warmup_steps > 1 and args.warmup_steps != int(args.warmup_steps):
         wants = "a whole number of steps, or a fraction below 1"
@@ -42,4 +53,9 @@ SCHEDULE = Topic(
         "warmup_steps": Number(0, instead="Write 0 for no warm-up, or for example 0.1 for a tenth of the run."),
     },
     check=_check,
+    resumed=verdicts(
+        (HELD, "learning_rate"),
+        (_SHAPE, "lr_scheduler_type"),
+        (MATHEMATICS, "lr_scheduler_kwargs warmup_steps"),
+    ),
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from surestep.config.rules import Text
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 
 
 @dataclass
@@ -25,4 +26,10 @@ def _checkpoint(name: str, value: Any) -> Any:
     return value if isinstance(value, bool) else Text(optional=True)(name, value)
 
 
-SCRIPT = Topic(ScriptArguments, rules={"resume_from_checkpoint": _checkpoint})
+SCRIPT = Topic(
+    ScriptArguments,
+    rules={"resume_from_checkpoint": _checkpoint},
+    resumed=verdicts(
+        (HARMLESS, "do_train do_eval do_predict resume_from_checkpoint local_rank"),
+    ),
+)

@@ -6,6 +6,7 @@ from typing import Any
 
 from surestep.config.rules import anything, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import SCORES, order, verdicts
 
 
 @dataclass
@@ -36,4 +37,8 @@ SEQ2SEQ = Topic(
         "generation_num_beams": whole(1, optional=True, instead="Write 1 for greedy search."),
         "generation_config": anything,
     },
+    resumed=verdicts(
+        (order, "sortish_sampler"),
+        (SCORES, "predict_with_generate generation_max_length generation_num_beams generation_config"),
+    ),
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from surestep.config.rules import Choice, Number, whole
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, MATHEMATICS, batch, verdicts
 
 NONFINITE = ("stop", "skip", "rewind", "ignore")
 
@@ -54,4 +55,9 @@ STABILITY = Topic(
         "nonfinite": Choice(NONFINITE),
         "label_smoothing_factor": Number(0, 1, below_high=True, instead="Write 0.0 for none; 0.1 is usual."),
     },
+    resumed=verdicts(
+        (batch, "gradient_accumulation_steps"),
+        (MATHEMATICS, "average_tokens_across_devices max_grad_norm label_smoothing_factor"),
+        (HARMLESS, "nonfinite"),
+    ),
 )

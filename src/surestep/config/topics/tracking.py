@@ -10,6 +10,7 @@ from surestep.config.messages import refuse
 from surestep.config.nearest import did_you_mean
 from surestep.config.rules import Names, anything
 from surestep.config.topic import Topic
+from surestep.config.verdicts import HARMLESS, verdicts
 from surestep.optional import installed
 
 # Trackers by name, with the modules of which one must be installed; none where no module is needed.
@@ -106,4 +107,10 @@ def _trackers(name: str, value: Any) -> list[str]:
 TRACKING = Topic(
     TrackingArguments,
     rules={"report_to": _trackers, "trackio_static_space_id": anything},
+    resumed=verdicts(
+        (
+            HARMLESS,
+            "report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id tensorboard_dir",
+        ),
+    ),
 )
