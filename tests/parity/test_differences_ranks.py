@@ -17,3 +17,13 @@ def test_no_sample_is_read_twice_to_fill_processes_up(tmp_path: Path) -> None:
     # The first round is the same: both cut it from one order.
     for rank in ranks:
         assert rank["ours"][:2] == rank["theirs"][:2]
+
+
+@shows("H11")
+def test_every_process_has_the_best_trial(tmp_path: Path) -> None:
+    main, other = launch("tests.distributed.best_of_ranks", 2, tmp_path)
+
+    whole = {"best": {"seed": 3, "width": 2}, "drawn": [True]}
+    assert main["theirs"] == whole
+    assert other["theirs"] == {"best": None, "drawn": [False]}
+    assert main["ours"] == other["ours"] == whole

@@ -33,7 +33,8 @@ class SearchingPoints(SavingPoints):
 
         The trainer needs a `model_init`, which may take the trial. Each trial begins with the arguments and callbacks
         that the search found, a new model and nothing of the trial before; afterwards all of them are back, and the
-        trainer has no model until `train()` makes one.
+        trainer has no model until `train()` makes one. On several processes of one run (Optuna only) all of them train
+        each trial and return the best, whose `run_summary` the main process alone has.
 
         Args:
             hp_space: Called with Optuna's trial, returns arguments by name; with Ray and W&B called with None, returns

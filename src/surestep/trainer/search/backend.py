@@ -38,6 +38,8 @@ class HyperParamSearchBackend(ABC):
     pip_package: ClassVar[str]
     # A module that only the right package has: `ray` alone is installed without what Tune needs.
     needs: ClassVar[tuple[str, ...]]
+    # Whether all processes of a run can train each trial together.
+    over_ranks: ClassVar[bool] = False
 
     @classmethod
     def is_available(cls) -> bool:

@@ -1,22 +1,30 @@
-"""Searching with Optuna: a study in memory or on disk, pruning, several processes, and going on after a crash."""
+"""Searching with Optuna: a study in memory or on disk, pruning, several processes, and going on after a crash.
+
+On several ranks of one run, `optuna_ranks` has what they tell each other; here is what the main process, or the only
+one, does.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.nearest import did_you_mean
-from surestep.errors import ArgumentError, SearchError, UnknownArgumentError
+from surestep.errors import ArgumentError, NotServedError, SearchError, UnknownArgumentError
 from surestep.optional import require
+from surestep.runtime.collectives import on_main
 from surestep.trainer.search.backend import HyperParamSearchBackend
 from surestep.trainer.search.best import BestRun
 from surestep.trainer.search.space import default_hp_space_optuna
 
 if TYPE_CHECKING:
+    from surestep.trainer.search.optuna_ranks import Lead
     from surestep.trainer.search.optuna_study import Studies
     from surestep.trainer.search.search import Search
 
+_PURPOSE = 'hyperparameter_search(backend="optuna")'
 # Set by the arguments of `hyperparameter_search` themselves.
 _OURS = {"direction", "directions", "func", "n_trials", "self"}
 
@@ -27,6 +35,7 @@ class OptunaBackend(HyperParamSearchBackend):
     name = "optuna"
     pip_package = "optuna"
     needs = ("optuna",)
+    over_ranks = True
 
     def __init__(self) -> None:
         self._studies: Studies | None = None
@@ -38,27 +47,38 @@ class OptunaBackend(HyperParamSearchBackend):
 
     def run(self, search: Search, n_trials: int | None, **options: Any) -> BestRun | list[BestRun]:
         """Run the trials that are missing. With `load_if_exists=True`, `n_trials` counts those of all processes."""
+        from surestep.trainer.search.optuna_ranks import follow, lead
+
+        optuna = require("optuna", _PURPOSE)
+        making = {key: options[key] for key in _parameters(optuna.create_study) if key in options}
+        running = {key: options[key] for key in _parameters(optuna.study.Study.optimize) if key in options}
+        _check_options(search, n_trials, options)
+        if not search.world.is_main:
+            return follow(search)
+        return lead(search.world, lambda leader: self._optimize(search, leader, n_trials, making, running))
+
+    def _optimize(
+        self, search: Search, leader: Lead, n_trials: int | None, making: dict[str, Any], running: dict[str, Any]
+    ) -> BestRun | list[BestRun]:
+        """Open the study, which takes the options of `making`, run what is left of it with those of `running`."""
         from surestep.trainer.search.optuna_study import Studies
 
-        optuna = require("optuna", 'hyperparameter_search(backend="optuna")')
-        making = _parameters(optuna.create_study)
-        running = _parameters(optuna.study.Study.optimize)
-        _check_options(search, n_trials, options, [*making, *running])
-        studies = self._studies = Studies.open(search, {key: options[key] for key in options if key in making})
+        studies = self._studies = Studies.open(search, making)
         left = studies.trials_left(n_trials)
         if left != 0:
-            settings = {key: options[key] for key in options if key in running}
-            settings["callbacks"] = [*(settings.get("callbacks") or ()), studies.stop_at(n_trials)]
-            studies.study.optimize(self._objective(search, options.get("catch", ())), n_trials=left, **settings)
+            callbacks = [*(running.pop("callbacks", None) or ()), studies.stop_at(n_trials)]
+            objective = self._objective(search, leader, running.get("catch", ()))
+            studies.study.optimize(objective, n_trials=left, callbacks=callbacks, **running)
         return _best(studies.study, several=search.several)
 
-    def _objective(self, search: Search, catch: Any) -> Callable[[Any], Any]:
+    def _objective(self, search: Search, leader: Lead, catch: Any) -> Callable[[Any], Any]:
         studies = self._studies
         assert studies is not None
 
         def objective(trial: Any) -> float | list[float]:
-            with studies.keeping(trial, catch):
-                return search.run_trial(trial, studies.checkpoint_of(trial))
+            checkpoint = studies.checkpoint_of(trial)
+            with studies.keeping(trial, catch), leader.trial(trial, checkpoint) as shared:
+                return search.run_trial(shared, checkpoint)
 
         return objective
 
@@ -68,8 +88,11 @@ class OptunaBackend(HyperParamSearchBackend):
 
     def started(self, search: Search, trial: Any) -> None:
         """Note where the trial works, for whoever finds it cut off."""
+        on_main(search.world, lambda: self._note(_of_the_study(trial), search.folder(trial)))
+
+    def _note(self, trial: Any, folder: Path) -> None:
         if self._studies is not None and hasattr(trial, "study"):
-            self._studies.note(trial, search.folder(trial))
+            self._studies.note(trial, folder)
 
     def trial_id(self, trial: Any) -> str:
         """Return the number of the trial."""
@@ -85,21 +108,35 @@ class OptunaBackend(HyperParamSearchBackend):
         Of two evaluations at one step the first counts; several objectives are not pruned, as in the original.
         """
         del metrics
-        if search.several or not hasattr(trial, "study") or self._reported == (trial.number, step):
+        if search.several or self._reported == (trial.number, step):
             return
         self._reported = trial.number, step
-        trial.report(search.objective, step)
-        if trial.should_prune():
-            optuna = require("optuna", 'hyperparameter_search(backend="optuna")')
+        if on_main(search.world, lambda: _is_hopeless(_of_the_study(trial), search.objective, step)):
+            optuna = require("optuna", _PURPOSE)
             search.trainer.callback_handler.fire("on_train_end")
             raise optuna.TrialPruned(f"Pruned at step {step} with an objective of {search.objective}.")
+
+
+def _of_the_study(trial: Any) -> Any:
+    """Return the trial that the study knows, of one that several processes share."""
+    return getattr(trial, "leading", trial)
+
+
+def _is_hopeless(trial: Any, objective: Any, step: int) -> bool:
+    """Report the objective, and say whether the pruner wants the trial to end."""
+    if not hasattr(trial, "study"):
+        return False
+    trial.report(objective, step)
+    return bool(trial.should_prune())
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in _OURS]
 
 
-def _check_options(search: Search, n_trials: int | None, options: dict[str, Any], known: list[str]) -> None:
+def _check_options(search: Search, n_trials: int | None, options: dict[str, Any]) -> None:
+    optuna = require("optuna", _PURPOSE)
+    known = [*_parameters(optuna.create_study), *_parameters(optuna.study.Study.optimize)]
     for name in options:
         if name not in known:
             raise UnknownArgumentError(
@@ -111,6 +148,12 @@ def _check_options(search: Search, n_trials: int | None, options: dict[str, Any]
             f"n_jobs is {options['n_jobs']}, which means threads, and all of them would train one trainer's model with "
             "one set of random generators. Start several processes with the same storage, study_name and "
             "load_if_exists=True: they share the trials."
+        )
+    if search.world.size > 1 and options.get("catch"):
+        raise NotServedError(
+            f"catch is given, and {search.world.size} processes train each trial: where one of them fails the others "
+            "wait for it, so that the trial cannot end alone. Leave catch out, or start several searches of one "
+            "process each on one storage."
         )
     if n_trials is None and options.get("timeout") is None:
         raise ArgumentError("n_trials and timeout are both None: the search would never end. Give one of them.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surestep.errors import ArgumentError, NotServedError
+from surestep.runtime.collectives import from_main, on_main
 from surestep.trainer.checks import check_objects, takes_trial
 from surestep.trainer.search.best import check_objective
 from surestep.trainer.search.memory import collect, release_memory
@@ -14,6 +15,7 @@ from surestep.trainer.search.settings import Original, set_arguments
 from surestep.training.state import CallbackStates
 
 if TYPE_CHECKING:
+    from surestep.runtime.world import World
     from surestep.trainer.search.backend import HyperParamSearchBackend
     from surestep.trainer.trainer import Trainer
 
@@ -37,13 +39,18 @@ class Search:
         compute_objective: Callable[[dict[str, float]], Any],
         hp_name: Callable[[Any], str] | None = None,
     ) -> None:
-        _check(trainer)
+        _check(trainer, backend)
         self.trainer, self.backend = trainer, backend
         self.directions, self.several = tuple(directions), several
         self.hp_space, self.compute_objective, self.hp_name = hp_space, compute_objective, hp_name
         self.objective: float | list[float] | None = None
         self._arguments = Original(trainer.args)
         self._callbacks = CallbackStates(trainer.callback_handler.callbacks)
+
+    @property
+    def world(self) -> World:
+        """The place of this process among those that train each trial together."""
+        return self.trainer._world
 
     def set_up(self, trial: Any) -> None:
         """Give the trainer the arguments of a trial, and nothing of the trial before."""
@@ -52,11 +59,10 @@ class Search:
         self._arguments.put_back()
         self._callbacks.put_back()
         assert trainer.model_init is not None
-        set_arguments(
-            trainer.args,
-            self.backend.settings(trial, self.hp_space),
-            others_are_read=takes_trial(trainer.model_init),
-        )
+        values = self.backend.settings(trial, self.hp_space)
+        if self.world.size > 1:
+            values = from_main(values)
+        set_arguments(trainer.args, values, others_are_read=takes_trial(trainer.model_init))
         release_memory(trainer)
         collect(trainer)
         check_objects(trainer, None)
@@ -80,9 +86,12 @@ class Search:
         release_memory(self.trainer)
 
     def judge(self, metrics: dict[str, float]) -> float | list[float]:
-        """Work out the objective from an evaluation's metrics."""
-        value = self.compute_objective(dict(metrics))
-        self.objective = check_objective(value, self.directions, several=self.several)
+        """Work out the objective from an evaluation's metrics; the main process does it for all."""
+
+        def objective() -> float | list[float]:
+            return check_objective(self.compute_objective(dict(metrics)), self.directions, several=self.several)
+
+        self.objective = on_main(self.world, objective)
         return self.objective
 
     def run_name(self, trial: Any) -> str:
@@ -94,7 +103,7 @@ class Search:
         return self.trainer._output_folder / self.run_name(trial)
 
 
-def _check(trainer: Trainer) -> None:
+def _check(trainer: Trainer, backend: HyperParamSearchBackend) -> None:
     if trainer.model_init is None:
         raise ArgumentError(
             "hyperparameter_search makes a new model for each trial, and this trainer has one model. Pass "
@@ -102,8 +111,9 @@ def _check(trainer: Trainer) -> None:
         )
     if trainer.is_deepspeed_enabled or trainer.args.deepspeed is not None:
         raise NotServedError("hyperparameter_search does not run under DeepSpeed. Leave deepspeed out.")
-    if trainer._world.size > 1:
+    if trainer._world.size > 1 and not backend.over_ranks:
         raise NotServedError(
-            f"hyperparameter_search runs in one process, and this run has {trainer._world.size}. Start several "
-            "searches of one process each on one storage: they share the trials."
+            f'hyperparameter_search(backend="{backend.name}") runs in one process, and this run has '
+            f'{trainer._world.size}. Use backend="optuna", with which all of them train each trial, or start one '
+            "process."
         )

@@ -17,6 +17,8 @@ from torch import nn
 
 from surestep import EarlyStoppingCallback, Trainer, TrainerCallback
 from surestep.errors import ArgumentError, ModelError, NotServedError
+from surestep.runtime.world import World
+from surestep.trainer.search.backend import backend_class
 from surestep.trainer.search.search import Search
 
 
@@ -305,13 +307,15 @@ def test_a_model_alone_cannot_be_searched_with(tmp_path: Path) -> None:
         quick(tmp_path).hyperparameter_search(backend="optuna")
 
 
-def test_several_processes_of_one_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from surestep.runtime.world import World
-
+@pytest.mark.parametrize("backend", ["ray", "wandb"])
+def test_several_processes_of_one_run_are_for_optuna(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
     trainer = searching(tmp_path)
     monkeypatch.setattr(trainer, "_world", World(size=2))
-    with pytest.raises(NotServedError, match=r"in one process, and this run has 2.*share the trials"):
-        trainer.hyperparameter_search(backend="optuna")
+    monkeypatch.setattr(backend_class(backend), "ensure_available", lambda: None)
+    with pytest.raises(NotServedError, match=rf'backend="{backend}"\) runs in one process, and this run has 2.*optuna'):
+        trainer.hyperparameter_search(backend=backend)
 
 
 def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
