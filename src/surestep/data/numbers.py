@@ -17,8 +17,8 @@ from surestep.data.samplers import Epochs, SequentialSampler
 _ID_COLUMNS = ("id", "ids", "idx", "sample_id", "example_id", "guid", "uid", "number")
 
 
-def sample_numbers(loader: Any, epoch: int, first: int, count: int) -> list[list[int]] | None:
-    """Return the numbers of the samples in `count` batches of an epoch, from the batch `first` on.
+def sample_numbers(loader: Any, epoch: int, samples: int, count: int) -> list[list[int]] | None:
+    """Return the numbers of the samples in `count` batches of an epoch, from behind its first `samples` samples on.
 
     None where the order does not follow from seed and epoch: a sampler that is not ours, or a stream.
     """
@@ -27,21 +27,21 @@ def sample_numbers(loader: Any, epoch: int, first: int, count: int) -> list[list
     # The run goes on with its own.
     twin: Any = copy.copy(batches)
     if isinstance(batches, Epochs):
-        _begin(twin, epoch)
+        _begin(twin, epoch, samples)
     elif isinstance(order, Epochs | SequentialSampler) and (
         isinstance(batches, RankBatches) or type(batches) is BatchSampler
     ):
-        twin.sampler = _begin(copy.copy(order), epoch)
+        twin.sampler = _begin(copy.copy(order), epoch, samples)
     else:
         return None
-    return [list(batch) for batch in islice(iter(twin), first, first + count)]
+    return [list(batch) for batch in islice(iter(twin), count)]
 
 
-def _begin(order: Any, epoch: int) -> Any:
-    """Have an order begin with the first sample of an epoch."""
+def _begin(order: Any, epoch: int, samples: int) -> Any:
+    """Have an order begin behind the first samples of an epoch."""
     if isinstance(order, Epochs):
         order.set_epoch(epoch)
-    order.seek(0)
+    order.seek(samples)
     return order
 
 

@@ -188,7 +188,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
 
     def read(position: DataPosition) -> Iterator[Any]:
         set_epoch(loader, position.epoch)
-        batches = skip_batches(loader, run.batches_done)
+        batches = skip_batches(loader, run.stretch.done)
         begins = trainer.state.global_step == begun_at
         return first_looked_at(trainer, batches, plan.group_size(0)) if begins else batches
 

@@ -29,10 +29,10 @@ class Moment:
         state, position = trainer.state, run.position
         return cls(
             step=state.global_step,
-            progress=position.epoch + run.batches_done / run.plan.batches_per_epoch,
+            progress=position.epoch + run.stretch.reached,
             epoch=position.epoch,
             samples=position.samples,
-            batches=run.batches_done,
+            batches=run.stretch.done,
             open_steps=run.tally.steps,
             tokens=(state.num_input_tokens_seen, trainer._own_tokens),
             flos=trainer.current_flos,
@@ -44,7 +44,7 @@ class Moment:
         state.global_step = self.step
         state.epoch = self.progress
         position.epoch, position.samples = self.epoch, self.samples
-        run.batches_done = self.batches
+        run.stretch.done = self.batches
         run.tally.steps = self.open_steps
         state.num_input_tokens_seen, trainer._own_tokens = self.tokens
         trainer.current_flos = self.flos

@@ -193,7 +193,7 @@ class Answers:
             return self._stop(failure, f"The run has gone back {LIMIT} times for steps that follow each other.")
         self._rewound = (moment.step, row)
         self._tell(failure, f"training goes back to {folder.name}, and leaves it out")
-        places = run.left_out.places | {(moment.epoch, moment.batches)}
+        places = run.left_out.places | {(moment.epoch, moment.samples)}
         go_back(trainer, run, str(folder))
         run.left_out.places |= places
         run.rewound = True

@@ -65,7 +65,7 @@ class Report:
 
     def samples(self, failure: Failure, moment: Moment) -> list[list[int]] | None:
         """Return the numbers of the samples of each micro-batch, where the sampler tells them."""
-        return sample_numbers(self._loader, moment.epoch, moment.batches, len(failure.group.batches))
+        return sample_numbers(self._loader, moment.epoch, moment.samples, len(failure.group.batches))
 
     def _find(self, failure: Failure, moment: Moment) -> Finding:
         """Look for the micro-batch and the module; nothing that goes wrong on the way may hide the failure."""

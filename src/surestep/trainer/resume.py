@@ -17,6 +17,7 @@ from surestep.runtime.random import restore_random_state
 from surestep.training.plan import Plan
 from surestep.training.run import Run
 from surestep.training.state import TrainerState
+from surestep.training.stretch import Stretch
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -143,8 +144,8 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
         _follow_steps(trainer, run, checkpoint)
     run.settle()
     if trainer.args.ignore_data_skip:
-        run.position.samples = run.batches_done = 0
-    within_epoch = run.batches_done > 0 and not run.epoch_over
+        run.position.samples, run.stretch = 0, Stretch(run.plan.batches_per_epoch)
+    within_epoch = run.position.samples > 0 and not run.epoch_over
     beginning = run.random_before_epoch
     if within_epoch and beginning is not None:
         run.before_reading = lambda: restore_random_state(beginning)
@@ -171,7 +172,7 @@ def _follow_steps(trainer: Trainer, run: Run, checkpoint: str) -> None:
     state, plan = trainer.state, run.plan
     epoch, steps = plan.locate(state.global_step)
     run.position.epoch = epoch
-    run.batches_done = steps * plan.accumulation
+    run.stretch = Stretch(plan.batches_per_epoch, done=steps * plan.accumulation)
     run.position.samples = steps * plan.total_batch_size
     if not trainer.args.ignore_data_skip:
         _check_same_length(plan, state)

@@ -12,6 +12,7 @@ from surestep.runtime.random import capture_random_state
 from surestep.training.events import Events
 from surestep.training.plan import Plan
 from surestep.training.protocols import Batch, Group, StepRunner, Steps
+from surestep.training.stretch import Stretch
 from surestep.training.tally import Tally
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Reader = Callable[[DataPosition], Iterator[Batch]]
 class LeftOut:
     """The steps that a run has left out because a loss or gradient was not finite; a checkpoint holds them.
 
-    `places` are those that a run went back behind: epoch, and the batches of it before the step. They are not tried
+    `places` are those that a run went back behind: epoch, and the samples of it before the step. They are not tried
     again.
     """
 
@@ -43,12 +44,14 @@ class LeftOut:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave."""
         self.steps = state["steps"]
-        self.places = {(epoch, batch) for epoch, batch in state["places"]}
+        self.places = {(epoch, samples) for epoch, samples in state["places"]}
 
 
 @dataclass
 class Run:
     """The parts of a run, each with its own state, and where the run stands among its batches.
+
+    `stretch` is how the epoch at hand is cut into batches.
 
     `metrics` see the batches of training, where that was asked for; they are read at each log.
 
@@ -78,9 +81,12 @@ class Run:
     evenly_shared: bool = True
     rewound: bool = False
     left_out: LeftOut = field(default_factory=LeftOut)
-    batches_done: int = 0
+    stretch: Stretch = field(init=False)
     epoch_over: bool = False
     random_before_epoch: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.stretch = Stretch(self.plan.batches_per_epoch)
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, from the one of the position on."""
@@ -112,51 +118,50 @@ class Run:
             self.epoch_over = True
 
     def _read(self) -> Iterator[Group]:
-        plan, batches = self.plan, self.read(self.position)
-        first = self.batches_done // plan.accumulation
-        for step in range(first, plan.steps_per_epoch):
-            fetched, items = self.trainer.get_batch_samples(batches, plan.group_size(step), self.engine.device)
+        stretch, accumulation, batches = self.stretch, self.plan.accumulation, self.read(self.position)
+        while stretch.done < stretch.batches:
+            size = min(accumulation, stretch.batches - stretch.done)
+            fetched, items = self.trainer.get_batch_samples(batches, size, self.engine.device)
             rounds, shares = len(fetched), None
             if self.engine.ranks > 1:
-                shares = self._shares(rounds, step)
+                shares = self._shares(rounds, last=stretch.done + size == stretch.batches)
                 rounds = max(shares)
             if self.after_fetch is not None:
                 self.after_fetch()
                 self.after_fetch = None
             if rounds == 0:
                 break
-            if (self.position.epoch, self.batches_done) in self.left_out.places:
+            if (self.position.epoch, self.position.samples) in self.left_out.places:
                 yield Group([], None, rounds, left_out=True)
             else:
                 yield Group(fetched, items, rounds, shares)
             if self.rewound or self.finished or self.leaving_epoch:
                 break
-        if self.batches_done == 0 and not (self.rewound or self.leaving_epoch):
+        if self.position.samples == 0 and not (self.rewound or self.leaving_epoch):
             self._stop_for_lack_of_data()
 
-    def _shares(self, batches: int, step: int) -> tuple[int, ...]:
+    def _shares(self, batches: int, *, last: bool) -> tuple[int, ...]:
         """Return how many micro-batches each rank has for a step; they ask each other where that is not certain."""
-        if self.evenly_shared and step < self.plan.steps_per_epoch - 1:
+        if self.evenly_shared and not last:
             return (batches,) * self.engine.ranks
         return self.engine.shares(batches)
 
     def _next_epoch(self) -> None:
         self.position.next_epoch()
-        self.batches_done = 0
+        self.stretch = Stretch(self.plan.batches_per_epoch)
         self.epoch_over = False
 
     def count(self, group: Group) -> None:
         """Count the step that `group` made, and its samples."""
         state, plan = self.trainer.state, self.plan
-        size = group.rounds
-        self.batches_done += size
-        self.position.advance(size * plan.total_batch_size // plan.accumulation)
+        self.stretch.done += group.rounds
+        self.position.advance(group.rounds * plan.total_batch_size // plan.accumulation)
         self.tally.steps += 1
         self.tally.counted.copy_(self.tally.loss)
         if group.left_out:
             self.count_left_out()
         state.global_step += 1
-        state.epoch = self.position.epoch + self.batches_done / plan.batches_per_epoch
+        state.epoch = self.position.epoch + self.stretch.reached
         for meter in self.meters:
             for batch in group.batches:
                 meter(batch)
@@ -186,7 +191,7 @@ class Run:
         """Return the progress: position, batches, open sums, and the generators from before the epoch."""
         return {
             "position": self.position.state_dict(),
-            "batches_done": self.batches_done,
+            "stretch": self.stretch.state_dict(),
             "epoch_over": self.epoch_over,
             "accumulation": self.plan.accumulation,
             "total_batch_size": self.plan.total_batch_size,
@@ -199,7 +204,7 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the progress back."""
         self.position.load_state_dict(state["position"])
-        self.batches_done = state["batches_done"]
+        self.stretch = Stretch.of(state["stretch"])
         self.epoch_over = state["epoch_over"]
         self.tally.load_state_dict(state["tally"])
         # Checkpoints of before say nothing of it.
@@ -214,7 +219,7 @@ class Run:
         A state taken at the end of an epoch leaves nothing of it, unless the end was that of a run stopped midway: then
         the epoch's other samples are still to come. One taken after the last step leaves the end.
         """
-        control, complete = self.trainer.control, self.batches_done >= self.plan.batches_per_epoch
+        control, complete = self.trainer.control, self.stretch.complete
         if self.epoch_over and (complete or not control.should_training_stop):
             self._next_epoch()
         else:

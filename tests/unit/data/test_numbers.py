@@ -35,7 +35,7 @@ def test_they_are_what_the_loader_gives(sampler: Any, rank: int, size: int, drop
         given = list(loader)
         set_epoch(loader, epoch)
         for first in range(len(given)):
-            assert sample_numbers(loader, epoch, first, 2) == given[first : first + 2]
+            assert sample_numbers(loader, epoch, first * 4 * size, 2) == given[first : first + 2]
         assert list(loader) == given, "the loader's own order was disturbed"
 
 
@@ -47,7 +47,7 @@ def test_a_sampler_of_whole_batches_tells_them_too() -> None:
     set_epoch(loader, 1)
     given = list(loader)
 
-    assert sample_numbers(loader, 1, 2, 2) == given[2:4]
+    assert sample_numbers(loader, 1, 8, 2) == given[2:4]
 
 
 def test_they_are_not_told_where_nobody_knows() -> None:

@@ -405,7 +405,7 @@ def test_stopping_late_leaves_what_was_before(tmp_path: Path, spoils: Any, bad: 
     assert same(weights(trainer.model), expected)
     assert trainer.optimizer.state_dict()["state"][0]["step"] == 2
     assert (trainer.state.global_step, trainer.state.epoch, trainer.lr_scheduler.last_epoch) == (2, 0.4, 2)
-    assert (trainer._run.batches_done, trainer._run.position.samples) == (2, 8)
+    assert (trainer._run.stretch.done, trainer._run.position.samples) == (2, 8)
     assert trainer.state.num_input_tokens_seen == 2 * 12
 
 
@@ -573,7 +573,7 @@ def test_what_was_left_out_is_not_tried_again_after_a_resume(tmp_path: Path, cap
     later = rewinding(tmp_path / "later", num_train_epochs=1)
     later.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
-    assert later._run.left_out.places == {(0, 2)}
+    assert later._run.left_out.places == {(0, 8)}
     assert "not finite" not in caplog.text
 
 

@@ -48,7 +48,7 @@ def run_of(batches: int = 5, *, held: int | None = None, stream: int | None = No
         events=None,
         tally=Tally(torch.device("cpu")),
         position=DataPosition(seed=1),
-        read=lambda position: iter([(position.epoch, number) for number in range(run.batches_done, holds)]),
+        read=lambda position: iter([(position.epoch, number) for number in range(run.stretch.done, holds)]),
     )
     return run
 
@@ -95,7 +95,7 @@ def test_samples_are_counted_over_all_ranks_and_accumulated_batches() -> None:
             samples.append((run.position.epoch, run.position.samples))
 
     assert samples == [(0, 6), (0, 12), (0, 15), (1, 6), (1, 12), (1, 15)]
-    assert (run.position.epoch, run.position.samples, run.batches_done) == (2, 0, 0)
+    assert (run.position.epoch, run.position.samples, run.stretch.done) == (2, 0, 0)
 
 
 def test_the_run_ends_in_the_middle_of_an_epoch() -> None:
@@ -171,7 +171,7 @@ def test_a_run_left_on_request_keeps_its_position() -> None:
                 break
         break
 
-    assert (run.position.epoch, run.position.samples, run.batches_done) == (0, 6, 2)
+    assert (run.position.epoch, run.position.samples, run.stretch.done) == (0, 6, 2)
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -214,11 +214,12 @@ def test_generators_are_restored_once_the_first_group_is_there() -> None:
 
 def settled(run: Any, *, batches_done: int, epoch_over: bool, **flags: bool) -> tuple[int, int, bool]:
     """Take a state with these properties up again; return epoch, batches done and whether only the end is left."""
-    state = run.state_dict() | {"batches_done": batches_done, "epoch_over": epoch_over}
+    stretch = run.state_dict()["stretch"] | {"done": batches_done}
+    state = run.state_dict() | {"stretch": stretch, "epoch_over": epoch_over}
     run.load_state_dict(state)
     run.trainer.control = TrainerControl(**flags)
     run.settle()
-    return run.position.epoch, run.batches_done, run.epoch_over
+    return run.position.epoch, run.stretch.done, run.epoch_over
 
 
 def test_what_is_left_of_an_epoch_on_resume() -> None:
@@ -234,7 +235,7 @@ def test_what_is_left_of_an_epoch_on_resume() -> None:
 
 def test_an_epoch_of_which_only_the_end_is_left_reads_nothing() -> None:
     run, order = run_of(), []
-    run.epoch_over, run.batches_done = True, 5
+    run.epoch_over, run.stretch.done = True, 5
     run.before_reading = lambda: order.append("restored")
     run.read = lambda position: order.append("read") or iter([(position.epoch, number) for number in range(5)])
     groups = walk(run)
