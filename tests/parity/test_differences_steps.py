@@ -53,6 +53,12 @@ def calm_gpt2() -> nn.Module:
     return model
 
 
+def aligned_gpt2() -> nn.Module:
+    model = calm_gpt2()
+    model.shifts_labels = False
+    return model
+
+
 @shows("T1")
 def test_a_loss_that_ignores_the_item_count_is_divided_for_accumulation() -> None:
     whole = pytest.approx(loss_and_norm(surestep, 8, calm_bert, REVIEWS), rel=1e-5)
@@ -77,6 +83,7 @@ def test_items_are_counted_as_the_loss_counts_them() -> None:
     for batch in (8, 2):
         theirs = loss_and_norm(transformers, batch, calm_gpt2, DOCUMENTS)[0]
         assert theirs == pytest.approx(mean * shifted / everything, rel=1e-5)
+        assert loss_and_norm(surestep, batch, aligned_gpt2, DOCUMENTS)[0] == pytest.approx(theirs, rel=1e-5)
 
 
 class Weight(nn.Module):

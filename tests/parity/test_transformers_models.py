@@ -113,6 +113,11 @@ CASES = [
     Case("Llama, tied weights", {**BASE, **THREE}, {**DOCUMENTS, "model": lambda: llama(tie_word_embeddings=True)}),
     Case("GPT-2, the first label ignored", {**BASE, **ONE}, {**PREFIXED, "model": gpt2}),
     Case("GPT-2, the first label ignored, accumulated", {**BASE, **THREE}, {**PREFIXED, "model": gpt2}),
+    Case(
+        "GPT-2, the first label ignored, label smoothing",
+        {**BASE, **THREE, "label_smoothing_factor": 0.1},
+        {**PREFIXED, "model": gpt2},
+    ),
     Case("Bart", {**BASE, **ONE}, {**DOCUMENTS, "model": bart}),
     Case("T5", {**BASE, **ONE}, {**DOCUMENTS, "model": t5}),
     Case("ViT", {**BASE, **ONE}, {"train": pictures, "model": vit}),

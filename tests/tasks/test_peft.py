@@ -144,13 +144,13 @@ def test_virtual_tokens_let_the_first_label_count(tmp_path: Path) -> None:
     count = int((batch["labels"] != -100).sum())
     ratio = theirs.losses[0] / ours.losses[0]
 
-    assert ours.trainer._item_use.shifted is False
+    assert ours.trainer._shift.shifted is False
     sizes = {len(tokens) for tokens in Documents().tokens}
     assert min(sizes) / (min(sizes) - 1) >= ratio >= max(sizes) / (max(sizes) - 1)
     model = prompted()
     expected = model(**batch).loss.item()
     evaluation = trainer_of(tmp_path, model)
-    evaluation._item_use = ours.trainer._item_use
+    evaluation._shift = ours.trainer._shift
     loss = evaluation.compute_loss(model, batch, num_items_in_batch=torch.tensor(count))
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surestep.losses.shift import IGNORED
 from surestep.runtime.modes import to_evaluation
 
-IGNORED = -100
 # Two losses of one batch agree when they differ by no more than rounding, bfloat16 included.
 _TOLERANCE = 5e-3
 
@@ -28,10 +28,13 @@ LossOf = Callable[[Any], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ItemUse:
-    """What a loss does with the item count: whether it divides by it, and whether it shifts labels before counting."""
+    """What a loss does with the item count: whether it divides by it, and whether it shifts labels before counting.
+
+    `shifted` is None where that was not told.
+    """
 
     used: bool
-    shifted: bool
+    shifted: bool | None = None
 
 
 def accepts_count(model: Any) -> bool:
@@ -41,33 +44,6 @@ def accepts_count(model: Any) -> bool:
         return bool(declared)
     parameters = inspect.signature(model.forward).parameters.values()
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-
-
-def shifts_labels(model: Any) -> bool:
-    """Guess from the model's declared loss type whether position i is compared with label i + 1."""
-    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    return getattr(model, "loss_type", None) == "ForCausalLM" and not encoder_decoder
-
-
-def shift_of(logits: Tensor, labels: Tensor, loss: Tensor, *, expected: bool, items: Any = None) -> bool:
-    """Say whether a loss compares position i with label i + 1, told by its size: `expected` where that tells nothing.
-
-    `logits` of shape (samples, positions, classes) and whole-number `labels` of (samples, positions) are those that
-    the loss is the mean over; with `items` it is their sum divided by that number.
-    """
-    told = logits.ndim == 3 and logits.shape[:-1] == labels.shape and labels.shape[1] > 1
-    if not told or labels.dtype.is_floating_point or loss.numel() != 1:
-        return expected
-    fits = []
-    for shifted in (False, True):
-        scores, wanted = (logits[:, :-1], labels[:, 1:]) if shifted else (logits, labels)
-        how = "mean" if items is None else "sum"
-        found = nn.functional.cross_entropy(
-            scores.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction=how
-        )
-        if _close(float(found), float(loss) * (1 if items is None else float(items))):
-            fits.append(shifted)
-    return fits[0] if len(fits) == 1 else expected
 
 
 def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
@@ -87,31 +63,29 @@ def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
     return total if isinstance(total, Tensor) else None
 
 
-def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any], *, expected_shift: bool) -> ItemUse:
+def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any]) -> ItemUse:
     """Find out what a loss does with the item count by taking it without one and with one.
 
     `loss_of(count)` returns the loss of `batch`; call this inside `undisturbed`. A loss that divides by the count in
     no way that is understood is taken as not using it.
     """
-    whole, inner = (_labels(batch, shifted=shifted) for shifted in (False, True))
-    if whole == 0:
-        return ItemUse(used=False, shifted=expected_shift)
-    given = 3 * whole + 1
+    counts = {shifted: _labels(batch, shifted=shifted) for shifted in (False, True)}
+    if counts[False] == 0:
+        return ItemUse(used=False)
+    given = 3 * counts[False] + 1
     plain = _number(loss_of(None))
     try:
         counted = _number(loss_of(torch.tensor(given)))
     except TypeError:
         # A forward that hands its keywords on to one that does not know the count.
-        return ItemUse(used=False, shifted=expected_shift)
+        return ItemUse(used=False)
     if plain == 0 or _close(plain, counted):
-        return ItemUse(used=False, shifted=expected_shift)
+        return ItemUse(used=False)
     true_count = counted * given / plain
-    counts = {
-        expected_shift: inner if expected_shift else whole,
-        not expected_shift: whole if expected_shift else inner,
-    }
     shifted = min(counts, key=lambda choice: abs(counts[choice] - true_count))
-    return ItemUse(used=_close(true_count, counts[shifted]), shifted=shifted)
+    if not _close(true_count, counts[shifted]):
+        return ItemUse(used=False)
+    return ItemUse(used=True, shifted=None if counts[False] == counts[True] else shifted)
 
 
 def _number(loss: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class CosineHead(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _MarginLoss:
+class _MarginLoss(ABC):
     """Cross-entropy over `scale` times cosines, of which the true class's are made smaller by a margin."""
 
     margin: float
@@ -62,8 +63,9 @@ class _MarginLoss:
         )
         return LossSum(total, counted.sum())
 
+    @abstractmethod
     def _lowered(self, cosine: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the true class's cosine, made smaller."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from surestep.errors import DataError
-from surestep.losses.items import IGNORED
+from surestep.losses.shift import IGNORED
 from surestep.metrics.streaming import SummedMetric
 from surestep.metrics.task import PredictionBatch
 from surestep.metrics.text import decoded, texts

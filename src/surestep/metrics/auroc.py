@@ -15,7 +15,7 @@ from torch import Tensor
 
 from surestep.errors import DataError
 from surestep.logs import get_logger, warn_once
-from surestep.losses.items import IGNORED
+from surestep.losses.shift import IGNORED
 from surestep.metrics.bootstrap import Bootstrap
 from surestep.metrics.ranks import Ranks
 from surestep.metrics.spill import Array, Column, Store

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surestep.errors import DataError
 from surestep.logs import announce, get_logger
-from surestep.losses.items import IGNORED, shift_of
+from surestep.losses.shift import IGNORED, Shift
 from surestep.metrics.ranks import Ranks
 
 logger = get_logger(__name__)
@@ -38,13 +38,12 @@ class Task:
 class Reading:
     """How the outputs of a model are read; the task is found at the first batch, and said.
 
-    `shifted` says that position i predicts label i + 1, as in causal language models.
+    `shift` says whether position i predicts label i + 1, as in causal language models.
     """
 
     config: Any = None
     processing_class: Any = None
-    shifted: bool = False
-    shift_is_guessed: bool = False
+    shift: Shift = field(default_factory=Shift)
     main_input: str = "input_ids"
     task: Task | None = None
     quiet: bool = False
@@ -61,14 +60,6 @@ class Reading:
                     "config, or pass torchmetrics objects as metrics.",
                 )
         return self.task
-
-    def learn_shift(self, predictions: Any, labels: Any, loss: Any, items: Any = None) -> None:
-        """Find out from the loss of the first batch whether labels are shifted; `items` is what it was divided by."""
-        given = predictions is not None and isinstance(labels, Tensor) and isinstance(loss, Tensor)
-        if self.shift_is_guessed and given:
-            self.shift_is_guessed = False
-            logits, mean = first_tensor(predictions), loss.detach().mean()
-            self.shifted = shift_of(logits, labels, mean, expected=self.shifted, items=items)
 
     def agree(self, ranks: Ranks) -> None:
         """Take the task over from the other ranks where this one has seen no batch."""
@@ -169,7 +160,7 @@ class PredictionBatch:
                 f"Metrics compare predictions with one tensor of labels, and there are {_described(labels)}. Name one "
                 "in label_names, or use the metric 'squad' or compute_metrics."
             )
-        if self.reading.shifted and labels.ndim > 1:
+        if self.reading.shift.shifted and labels.ndim > 1:
             end = (..., slice(None, -1)) if predictions.ndim == labels.ndim else (slice(None), slice(None, -1))
             predictions, labels = predictions[end], labels[..., 1:]
         return predictions, labels

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from surestep.errors import DataError
-from surestep.losses.items import IGNORED
+from surestep.losses.shift import IGNORED
 from surestep.metrics.bootstrap import Bootstrap
 from surestep.metrics.streaming import SummedMetric
 from surestep.metrics.task import PredictionBatch, first_tensor

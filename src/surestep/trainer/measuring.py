@@ -14,7 +14,7 @@ from torch import nn
 
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger, warn_once
-from surestep.losses.items import shifts_labels
+from surestep.losses.shift import Shift
 from surestep.metrics.auroc import Auroc
 from surestep.metrics.bootstrap import Bootstrap
 from surestep.metrics.named import check_metrics, make_metrics
@@ -51,13 +51,15 @@ class Measures:
         """Return new metrics for an evaluation; None where none were asked for."""
         if self.metrics is None:
             return None
-        return make_metrics(self.metrics, self._reading(trainer), self.bootstrap)
+        # What is generated is compared with the labels as they are.
+        shift = Shift() if getattr(trainer.args, "predict_with_generate", False) else trainer._shift
+        return make_metrics(self.metrics, self._reading(trainer, shift), self.bootstrap)
 
     def for_training(self, trainer: Trainer) -> StreamingMetrics | None:
         """Return new metrics for the batches of training; None where none were asked for."""
         if self.train_metrics is None:
             return None
-        made = make_metrics(self.train_metrics, self._reading(trainer))
+        made = make_metrics(self.train_metrics, self._reading(trainer, trainer._shift))
         for name, metric in made.metrics.items():
             if isinstance(metric, Auroc):
                 raise ArgumentError(
@@ -65,14 +67,13 @@ class Measures:
                 )
         return made
 
-    def _reading(self, trainer: Trainer) -> Reading:
-        model, use = trainer.engine.unwrap(trainer.model), trainer._item_use
+    def _reading(self, trainer: Trainer, shift: Shift) -> Reading:
+        model = trainer.engine.unwrap(trainer.model)
         quiet, self._told = self._told, True
         return Reading(
             config=getattr(model, "config", None),
             processing_class=trainer.processing_class,
-            shifted=use.shifted if use is not None else shifts_labels(model),
-            shift_is_guessed=True,
+            shift=shift,
             main_input=getattr(model, "main_input_name", "input_ids"),
             quiet=quiet,
         )
@@ -106,11 +107,8 @@ def measured(trainer: Trainer, model: nn.Module, inputs: Any) -> Iterator[None]:
         return
     found = detach(predictions_of(outputs, trainer._ignored(None), with_loss=with_loss))
     predictions, wanted = (value[0] if len(value) == 1 else value or None for value in (found, labels))
-    reading, use = metrics.reading, trainer._item_use
-    if reading.shift_is_guessed and use is not None:
-        reading.shifted = use.shifted
     if isinstance(outputs, Mapping):
-        reading.learn_shift(predictions, wanted, outputs.get("loss"), items)
+        metrics.reading.shift.learn(predictions, wanted, outputs.get("loss"), items)
     if predictions is not None and trainer.preprocess_logits_for_metrics is not None:
         predictions = trainer.preprocess_logits_for_metrics(predictions, wanted)
     metrics.update(predictions, wanted, inputs)

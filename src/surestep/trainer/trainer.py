@@ -21,6 +21,7 @@ from surestep.data.loaders import has_length
 from surestep.errors import ModelError
 from surestep.logs import get_logger, set_level
 from surestep.losses.items import accepts_count
+from surestep.losses.shift import Shift
 from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
@@ -167,7 +168,8 @@ class Trainer(OlderPoints):
     def _take_model(self, model: nn.Module) -> None:
         """Take a model, and place it on the device."""
         self.model = self.model_wrapped = model
-        self._item_use = self._num_weights = None
+        self._divides_by_items = self._num_weights = None
+        self._shift = Shift.of(inspected_model(model))
         full_eval = self.args.fp16_full_eval or self.args.bf16_full_eval
         self.place_model_on_device = not full_eval
         if self.place_model_on_device:

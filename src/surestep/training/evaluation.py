@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from surestep.errors import DataError
 from surestep.logs import get_logger, warn_once
-from surestep.losses.items import IGNORED
+from surestep.losses.items import count_items
+from surestep.losses.shift import Shift
 from surestep.metrics.collect import PADDING, Collector, holds_objects
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
 from surestep.metrics.ranks import Ranks, exact, summed
@@ -63,7 +64,7 @@ class EvaluationPlan:
     batch_metrics: bool = False
     concatenate: bool = True
     offload_every: int | None = None
-    shifted_labels: bool = False
+    shift: Shift = field(default_factory=Shift)
     hide_nonfinite: bool = False
     collect: bool = True
     padding: int = PADDING
@@ -238,11 +239,9 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[
     loss_alone = plan.loss_only and plan.metrics is None
     losses, logits, labels = plan.prediction_step(plan.model, inputs, loss_alone, plan.ignore_keys)
     batch: dict[str, Any] = {}
-    if plan.metrics is not None:
-        plan.metrics.reading.learn_shift(logits, labels, losses)
-        plan.shifted_labels = plan.metrics.reading.shifted
     if losses is not None:
-        weight = loss_weight(inputs, shifted=plan.shifted_labels)
+        plan.shift.learn(logits, labels, losses)
+        weight = loss_weight(inputs, shifted=plan.shift.shifted)
         mean = loss.add(losses, size if weight is None else weight)
         if "loss" in plan.include:
             batch["losses"] = mean.repeat(size)
@@ -308,12 +307,11 @@ def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
     Whole-number labels count one by one, those of a causal model after the shift; the loss over any others is taken
     as a mean over samples.
     """
-    labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+    labels = inputs.get("shift_labels", inputs.get("labels")) if isinstance(inputs, Mapping) else None
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         return None
-    if shifted and labels.dim() > 1:
-        labels = labels[..., 1:]
-    return float((labels != IGNORED).sum())
+    count = count_items([inputs], shifted=shifted and labels.dim() > 1)
+    return None if count is None else float(count)
 
 
 def _rounds(batches: Iterable[T], plan: EvaluationPlan) -> Iterator[Round[T]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertForTokenClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -25,8 +25,6 @@ from surestep.losses.items import (
     accepts_count,
     count_items,
     probe_item_use,
-    shift_of,
-    shifts_labels,
     undisturbed,
 )
 
@@ -86,18 +84,6 @@ def test_a_declaration_goes_before_the_signature(kind: Any, accepts: bool) -> No
     assert accepts_count(kind()) is accepts
 
 
-@pytest.mark.parametrize(
-    ("loss_type", "encoder_decoder", "shifts"),
-    [("ForCausalLM", False, True), ("ForCausalLM", True, False), ("ForMaskedLM", False, False), (None, None, False)],
-)
-def test_the_shift_is_guessed_from_the_loss_type(loss_type: Any, encoder_decoder: Any, shifts: bool) -> None:
-    model = SimpleNamespace(loss_type=loss_type)
-    if encoder_decoder is not None:
-        model.config = SimpleNamespace(is_encoder_decoder=encoder_decoder)
-
-    assert shifts_labels(model) is shifts
-
-
 # Asking the model
 
 TINY = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -124,24 +110,18 @@ def llama() -> Any:
 TOKENS = torch.randint(1, 20, (2, 4), generator=torch.Generator().manual_seed(0))
 
 
-def probed(model: Any, batch: dict[str, Any], *, expected_shift: bool | None = None) -> ItemUse:
+def probed(model: Any, batch: dict[str, Any]) -> ItemUse:
     def loss_of(count: Any) -> Tensor:
         outputs = model(**batch) if count is None else model(**batch, num_items_in_batch=count)
         return outputs["loss"]
 
-    shift = shifts_labels(model) if expected_shift is None else expected_shift
     with undisturbed(model):
-        return probe_item_use(loss_of, batch, expected_shift=shift)
+        return probe_item_use(loss_of, batch)
 
 
-@pytest.mark.parametrize(("make", "used", "shifted"), [(gpt2, True, True), (llama, True, True)], ids=["gpt2", "llama"])
-@pytest.mark.parametrize("wrong", [False, True], ids=["expected", "guessed wrongly"])
-def test_causal_models_of_transformers_divide_by_the_shifted_count(
-    make: Any, used: bool, shifted: bool, wrong: bool
-) -> None:
-    batch = {"input_ids": TOKENS, "labels": LABELS}
-
-    assert probed(make(), batch, expected_shift=not wrong) == ItemUse(used=used, shifted=shifted)
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_causal_models_of_transformers_divide_by_the_shifted_count(make: Any) -> None:
+    assert probed(make(), {"input_ids": TOKENS, "labels": LABELS}) == ItemUse(used=True, shifted=True)
 
 
 def test_a_classifier_that_takes_keywords_and_ignores_the_count_is_found_out() -> None:
@@ -153,9 +133,13 @@ def test_a_classifier_that_takes_keywords_and_ignores_the_count_is_found_out() -
     assert not use.used
 
 
-@pytest.mark.parametrize("make", [lambda: bert(BertForMaskedLM), tiny_t5], ids=["masked", "encoder-decoder"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: bert(BertForMaskedLM), lambda: bert(BertForTokenClassification), tiny_t5],
+    ids=["masked", "tags", "encoder-decoder"],
+)
 def test_what_is_found_is_what_the_model_does(make: Any) -> None:
-    model, batch = make(), {"input_ids": TOKENS, "labels": LABELS}
+    model, batch = make(), {"input_ids": TOKENS, "labels": LABELS.clamp(max=1)}
     use = probed(model, batch)
     with torch.no_grad():
         model.eval()
@@ -164,7 +148,7 @@ def test_what_is_found_is_what_the_model_does(make: Any) -> None:
             counted = model(**batch, num_items_in_batch=torch.tensor(10)).loss
 
     divides = counted is not None and counted.item() == pytest.approx(plain.item() * 5 / 10, rel=1e-4)
-    assert use == ItemUse(used=divides, shifted=False)
+    assert use == ItemUse(used=divides, shifted=False if divides else None)
 
 
 class Summed(nn.Module):
@@ -184,27 +168,20 @@ class Summed(nn.Module):
 
 
 @pytest.mark.parametrize("shift", [False, True])
-@pytest.mark.parametrize("guess", [False, True])
-def test_a_users_model_is_asked(shift: bool, guess: bool) -> None:
-    use = probed(Summed(shift), {"input_ids": TOKENS, "labels": LABELS}, expected_shift=guess)
-
-    assert use == ItemUse(used=True, shifted=shift)
+def test_a_users_model_is_asked(shift: bool) -> None:
+    assert probed(Summed(shift), {"input_ids": TOKENS, "labels": LABELS}) == ItemUse(used=True, shifted=shift)
 
 
-def test_equal_counts_keep_the_guess() -> None:
+def test_equal_counts_tell_of_no_shift() -> None:
     # Every row begins with -100, so that the shift loses none.
     labels = LABELS.clone()
     labels[:, 0] = -100
 
-    for guess in (False, True):
-        assert probed(Summed(), {"input_ids": TOKENS, "labels": labels}, expected_shift=guess).shifted is guess
+    assert probed(Summed(), {"input_ids": TOKENS, "labels": labels}) == ItemUse(used=True, shifted=None)
 
 
-@pytest.mark.parametrize("guess", [False, True])
-def test_a_count_that_is_ignored_leaves_the_guess(guess: bool) -> None:
-    use = probe_item_use(lambda _: torch.tensor(1.5), {"labels": LABELS}, expected_shift=guess)
-
-    assert use == ItemUse(used=False, shifted=guess)
+def test_a_count_that_is_ignored_tells_of_no_shift() -> None:
+    assert probe_item_use(lambda _: torch.tensor(1.5), {"labels": LABELS}) == ItemUse(used=False)
 
 
 def test_a_division_of_no_known_form_is_taken_as_none() -> None:
@@ -212,17 +189,15 @@ def test_a_division_of_no_known_form_is_taken_as_none() -> None:
 
 
 @pytest.mark.parametrize("labels", [torch.full((2, 4), -100), [1, 2]], ids=["ignored", "list"])
-def test_a_batch_without_a_countable_label_leaves_the_guess(labels: Any) -> None:
+def test_a_batch_without_a_countable_label_tells_nothing(labels: Any) -> None:
     def never(count: Any) -> Tensor:
         raise AssertionError("nothing to learn from such a batch")
 
-    assert probe_item_use(never, {"labels": labels}, expected_shift=True) == ItemUse(used=False, shifted=True)
+    assert probe_item_use(never, {"labels": labels}) == ItemUse(used=False)
 
 
 def test_a_loss_of_zero_tells_nothing() -> None:
-    use = probe_item_use(lambda _: torch.tensor(0.0), {"labels": LABELS}, expected_shift=False)
-
-    assert use == ItemUse(used=False, shifted=False)
+    assert probe_item_use(lambda _: torch.tensor(0.0), {"labels": LABELS}) == ItemUse(used=False)
 
 
 def test_looking_changes_nothing() -> None:
@@ -250,21 +225,3 @@ def test_a_look_that_fails_changes_nothing_either() -> None:
 
     assert model.training
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize("shifted", [True, False])
-@pytest.mark.parametrize("expected", [True, False])
-def test_the_size_of_a_loss_tells_whether_labels_are_shifted(shifted: bool, expected: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(3, 6, 9, generator=generator), torch.randint(0, 9, (3, 6), generator=generator)
-    labels[0, 2:] = -100
-    scores, wanted = (logits[:, :-1], labels[:, 1:]) if shifted else (logits, labels)
-    loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten())
-
-    assert shift_of(logits, labels, loss, expected=expected) is shifted
-    summed = torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="sum") / 40
-    assert shift_of(logits, labels, summed, expected=expected, items=torch.tensor(40)) is shifted
-    # A loss of another kind, other labels, or no sequence tell nothing.
-    assert shift_of(logits, labels, 3 * loss, expected=expected) is expected
-    assert shift_of(logits, labels.float(), loss, expected=expected) is expected
-    assert shift_of(logits[:, 0], labels[:, 0], loss, expected=expected) is expected

@@ -13,6 +13,7 @@ from tests.unit.metrics.batches import measure, numbers
 from torchmetrics import functional
 
 from surestep.errors import DataError
+from surestep.losses.shift import Shift
 
 IGNORED = -100
 SIZES = [1, 4, 37]
@@ -93,8 +94,8 @@ def test_next_tokens_are_compared_with_the_labels_after_them() -> None:
     logits, labels = torch.randn(9, 6, 5, generator=numbers()), torch.randint(0, 5, (9, 6), generator=numbers(1))
     right = (logits[:, :-1].argmax(-1) == labels[:, 1:]).double().mean()
 
-    assert measure("accuracy", logits, labels, shifted=True) == {"accuracy": pytest.approx(float(right))}
-    named = measure("accuracy", logits.argmax(-1), labels, shifted=True, config=SimpleNamespace(num_labels=5))
+    assert measure("accuracy", logits, labels, shift=Shift(True)) == {"accuracy": pytest.approx(float(right))}
+    named = measure("accuracy", logits.argmax(-1), labels, shift=Shift(True), config=SimpleNamespace(num_labels=5))
     assert named == {"accuracy": pytest.approx(float(right))}
 
 

@@ -11,6 +11,7 @@ from tests.unit.metrics.batches import measure, numbers
 from torch import nn
 
 from surestep.errors import DataError
+from surestep.losses.shift import Shift
 
 
 @pytest.mark.parametrize("size", [1, 4, 23])
@@ -52,7 +53,7 @@ def test_the_perplexity_is_that_of_all_positions(shifted: bool, size: int) -> No
     scores, wanted = (logits[:, :-1], labels[:, 1:]) if shifted else (logits, labels)
     exact = nn.functional.cross_entropy(scores.double().flatten(0, 1), wanted.flatten()).exp()
 
-    figures = measure("perplexity", logits, labels, size, shifted=shifted)
+    figures = measure("perplexity", logits, labels, size, shift=Shift(shifted))
 
     # Where a softmax in float32 has no probability left, the logarithm still has one.
     assert figures == {"perplexity": pytest.approx(float(exact), rel=1e-6)}

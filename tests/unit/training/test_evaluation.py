@@ -253,13 +253,28 @@ def test_ragged_batches_are_padded_on_the_right() -> None:
         # After the shift the first label of each row is nobody's target.
         ({"labels": torch.tensor([[1, -100, 2], [3, 4, -100]])}, True, 2),
         ({"labels": torch.tensor([1, 2, 3])}, True, 3),
+        # What a collator has shifted is counted as it is.
+        ({"labels": torch.tensor([[1, 2, 3]]), "shift_labels": torch.tensor([[2, 3, -100]])}, True, 2),
+        ({"shift_labels": torch.tensor([[2, 3, -100]])}, True, 2),
         ({"labels": torch.tensor([1.0, 2.0])}, False, None),
         ({"labels": torch.tensor([[True, False]])}, False, None),
         ({"labels": [1, 2]}, False, None),
         ({"x": torch.zeros(2)}, False, None),
         ([torch.zeros(2)], False, None),
     ],
-    ids=["classes", "tokens", "shifted", "one a row", "regression", "bool", "list", "none", "no mapping"],
+    ids=[
+        "classes",
+        "tokens",
+        "shifted",
+        "one a row",
+        "collated",
+        "collated alone",
+        "regression",
+        "bool",
+        "list",
+        "none",
+        "no mapping",
+    ],
 )
 def test_the_weight_of_a_loss_is_what_it_is_a_mean_over(inputs: Any, shifted: bool, weight: float | None) -> None:
     assert loss_weight(inputs, shifted=shifted) == weight

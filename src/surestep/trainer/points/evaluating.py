@@ -17,7 +17,6 @@ from surestep.config.topics.best import key_of
 from surestep.data.loaders import has_length, num_samples, reading_order, reads_all
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
-from surestep.losses.items import shifts_labels
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
@@ -160,7 +159,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             batch_metrics=args.batch_eval_metrics,
             concatenate=args.eval_do_concat_batches,
             offload_every=args.eval_accumulation_steps,
-            shifted_labels=self._item_use.shifted if self._item_use is not None else shifts_labels(self.model),
+            shift=self._shift,
             hide_nonfinite=self._hides_nonfinite(),
             padding=self._prediction_padding(),
             collect=self._collects(predicts=predicts),
@@ -254,7 +253,11 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         with torch.no_grad(), self.compute_loss_context_manager():
             count = self._own_items(inputs)
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
-            return (loss.detach().mean() if isinstance(loss, Tensor) else detach(loss)), outputs
+            if not isinstance(loss, Tensor):
+                return detach(loss), outputs
+            loss = loss.detach().mean()
+            self._learn_shift(outputs, inputs, loss)
+            return loss, outputs
 
     def _ignored(self, ignore_keys: list[str] | None) -> list[str]:
         if ignore_keys is not None:

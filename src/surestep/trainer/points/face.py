@@ -15,7 +15,7 @@ from surestep.checkpoint.store import CheckpointStore
 from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
 from surestep.errors import ArgumentError
-from surestep.losses.items import ItemUse
+from surestep.losses.shift import Shift
 from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
@@ -93,7 +93,10 @@ class Face:
     _counts_alone: bool = False
     _run: Run | None
     _signature_columns: list[str] | None
-    _item_use: ItemUse | None
+    # Whether the model's own loss divides by the item count; None until that is known.
+    _divides_by_items: bool | None
+    # Which labels its loss, and what is counted for it, are over.
+    _shift: Shift
     # Whether the loss computes with the item count; None until that is known.
     _count_used: bool | None = None
     _num_weights: int | None

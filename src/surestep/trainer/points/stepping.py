@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from surestep.errors import DataError
 from surestep.logs import get_logger
-from surestep.losses.items import ItemUse, WatchedCount, count_items, probe_item_use, shifts_labels, undisturbed
+from surestep.losses.items import WatchedCount, count_items, probe_item_use, undisturbed
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
-from surestep.training.outputs import loss_of
+from surestep.training.outputs import loss_of, predictions_of
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -64,13 +64,12 @@ class SteppingPoints(Face):
         first = batch_samples[0]
         if not isinstance(first, Mapping) or "labels" not in first:
             return None
-        if self._item_use is None:
+        if self._divides_by_items is None:
             # A batch in which nothing counts tells nothing of the loss.
             telling = next((batch for batch in batch_samples if count_items([batch], shifted=False)), None)
-            if telling is None:
-                return count_items(batch_samples, shifted=shifts_labels(self.model))
-            self._item_use = self._find_item_use(telling)
-        return count_items(batch_samples, shifted=self._item_use.shifted)
+            if telling is not None:
+                self._divides_by_items = self._find_item_use(telling)
+        return count_items(batch_samples, shifted=self._shift.shifted)
 
     def _sums_items(self) -> bool:
         """Say whether items are counted over several ranks together."""
@@ -84,30 +83,40 @@ class SteppingPoints(Face):
         finally:
             self._counts_alone = False
 
-    def _find_item_use(self, batch: Mapping[str, Any]) -> ItemUse:
-        """Learn, from the first batch, whether the model's own loss divides by the item count."""
-        expected = ItemUse(used=self.model_accepts_loss_kwargs, shifted=shifts_labels(self.model))
+    def _find_item_use(self, batch: Mapping[str, Any]) -> bool:
+        """Learn, from the first batch, whether the model's own loss divides by the item count, and what it counts."""
         declared = getattr(self.model, "accepts_loss_kwargs", None) is not None
         outside = self.compute_loss_func is not None or self.label_smoother is not None
         if declared or outside or type(self).compute_loss is not SteppingPoints.compute_loss:
-            return expected
+            return self.model_accepts_loss_kwargs
         inputs = to_device(batch, self.engine.device)
 
         def loss_with(count: Any) -> Tensor:
             given = inputs if count is None else {**inputs, "num_items_in_batch": count.to(self.engine.device)}
-            loss: Tensor = loss_of(self.model(**given), given)
+            outputs = self.model(**given)
+            loss: Tensor = loss_of(outputs, given)
+            if count is None:
+                self._learn_shift(outputs, inputs, loss)
             return loss
 
         with undisturbed(self.model):
-            found = probe_item_use(loss_with, batch, expected_shift=expected.shifted)
+            found = probe_item_use(loss_with, batch)
+        if found.shifted is not None and self._shift.guessed:
+            self._shift.shifted, self._shift.guessed = found.shifted, False
         logger.info(
             "The loss of %s %s num_items_in_batch%s, as its first batch shows. To declare it, set accepts_loss_kwargs "
-            "on the model.",
+            "and shifts_labels on the model.",
             type(self.model).__name__,
             "divides by" if found.used else "does not divide by",
-            " (labels counted after the shift)" if found.shifted else "",
+            " (labels counted after the shift)" if self._shift.shifted else "",
         )
-        return found
+        return found.used
+
+    def _learn_shift(self, outputs: Any, inputs: Any, loss: Any) -> None:
+        """Learn from a mean loss which labels it is over, where that is not known."""
+        if self._shift.guessed and isinstance(inputs, Mapping):
+            predictions = predictions_of(outputs, (), with_loss=True)
+            self._shift.learn(predictions, inputs.get("labels"), loss)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Run forward and backward on one micro-batch.
@@ -179,7 +188,7 @@ class SteppingPoints(Face):
             return True
         if not self.model_accepts_loss_kwargs:
             return False
-        return self.label_smoother is not None or self._item_use is None or self._item_use.used
+        return self.label_smoother is not None or self._divides_by_items is not False
 
     def _watched_count(self, count: Any) -> Any:
         """Return the count in a form that notes whether a loss of the user's computes with it.
@@ -225,7 +234,7 @@ class SteppingPoints(Face):
             loss = self.label_smoother(
                 outputs,
                 labels,
-                shift_labels=shifts_labels(self.model),
+                shift_labels=self._shift.shifted,
                 num_items_in_batch=num_items_in_batch,
             )
         else:
@@ -233,7 +242,7 @@ class SteppingPoints(Face):
         return (loss, outputs) if return_outputs else loss
 
     def _hands_on_count(self) -> bool:
-        return self.model_accepts_loss_kwargs and (self._item_use is None or self._item_use.used)
+        return self.model_accepts_loss_kwargs and self._divides_by_items is not False
 
     def get_tp_size(self) -> int:
         """Return over how many processes one model's tensors are spread: 1, for no such way is served yet."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surestep.losses.items import IGNORED
+from surestep.losses.shift import IGNORED
 
 
 def describe(batch: Any) -> str:

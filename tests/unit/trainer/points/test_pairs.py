@@ -298,8 +298,7 @@ def test_a_first_batch_in_which_nothing_counts_decides_nothing(tmp_path: Path) -
     samples += [{"x": torch.ones(3), "labels": torch.full((1,), label)} for label in (1, 2, 3, -100)]
     trainer = trained(tmp_path, size=4, model=Counts(), train_dataset=samples, gradient_accumulation_steps=1)
 
-    assert trainer._item_use is not None
-    assert trainer._item_use.used
+    assert trainer._divides_by_items
 
 
 DESCRIBED: list[Callable[[Any], Any]] = [

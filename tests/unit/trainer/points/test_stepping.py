@@ -14,7 +14,6 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from surestep import Trainer
 from surestep.errors import DataError, ModelError
-from surestep.losses.items import ItemUse
 from surestep.losses.smoothing import LabelSmoother
 from surestep.trainer.points import stepping
 
@@ -154,7 +153,7 @@ def test_asking_the_model_leaves_no_trace(tmp_path: Path) -> None:
 )
 def test_the_items_of_a_step(tmp_path: Path, batches: Any, count: int | None) -> None:
     trainer = quick(tmp_path, model=Tagger())
-    trainer._item_use = ItemUse(used=True, shifted=False)
+    trainer._divides_by_items = True
     found = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
 
     assert (None if found is None else int(found)) == count
