@@ -12,6 +12,7 @@ out, and the host learns of it one step late, from a copy that has arrived by th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,6 +81,8 @@ class EveryStep(Watch):
         before.random = list(map(Generator.get_state, before.generators))
         if before.buffers.there:
             before.buffers.keep()
+        for other in before.others:
+            other.keep()
         return self._losses
 
     def spares(self, loss: Tensor) -> bool:
@@ -177,14 +180,26 @@ class OneStepLate(Watch):
         return self._answer(Failure(pending.group, losses, norm, self._in_a_row, pending.moment))
 
 
+class Kept(Protocol):
+    """Something that forward moves, and that remembers what it was."""
+
+    def keep(self) -> None:
+        """Remember what is."""
+
+    def put_back_where(self, bad: Tensor) -> None:
+        """Be as remembered where `bad`, a scalar of truth on the device, holds."""
+
+
 class Before:
     """What forward has moved before anybody can know that the step is not finite, as it was before the open group.
 
-    These are torch's generators of the host and of `device`, and the buffers of `model`.
+    These are torch's generators of the host and of `device`, the buffers of `model`, and what else there is (`others`,
+    such as metrics of training).
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, others: Sequence[Kept] = ()) -> None:
         self.buffers = Buffers(model)
+        self.others = others
         self.generators = [torch.default_generator]
         if device.type == "cuda":
             self.generators.append(torch.cuda.default_generators[device.index or 0])
@@ -195,20 +210,26 @@ class Before:
         self.random = list(map(Generator.get_state, self.generators))
         if self.buffers.there:
             self.buffers.keep()
+        for other in self.others:
+            other.keep()
 
     def put_generators_back(self) -> None:
         """Let the generators draw again what they drew in the group."""
         for generator, state in zip(self.generators, self.random, strict=True):
             generator.set_state(state)
 
-    def put_buffers_back(self) -> None:
-        """Make the buffers what they were before the group."""
+    def put_back(self) -> None:
+        """Make buffers and others what they were before the group."""
         self.buffers.put_back()
+        for other in self.others:
+            other.put_back_where(torch.ones((), dtype=torch.bool))
 
-    def put_buffers_back_where(self, bad: Tensor) -> None:
-        """Do so on the device where `bad` is not 0, without asking the host."""
+    def put_back_where(self, bad: Tensor) -> None:
+        """Do so on the device where `bad` holds, without asking the host."""
         if self.buffers.there:
-            self.buffers.put_back_where(bad.bool())
+            self.buffers.put_back_where(bad)
+        for other in self.others:
+            other.put_back_where(bad)
 
 
 class Buffers:

@@ -53,6 +53,7 @@ class SummedMetric(ABC):
         self.bootstrap = bootstrap
         self.sums: Tensor | None = None
         self.repeated: Tensor | None = None
+        self._kept: Tensor | None = None
 
     @abstractmethod
     def terms(self, batch: PredictionBatch) -> Tensor:
@@ -110,6 +111,16 @@ class SummedMetric(ABC):
         """Forget the sums."""
         self.sums = self.repeated = None
 
+    def keep(self) -> None:
+        """Remember the sums as they are; an update makes new ones."""
+        self._kept = self.sums
+
+    def put_back_where(self, bad: Tensor) -> None:
+        """Make the sums what was remembered where `bad` holds, without asking the host."""
+        if self.sums is not None:
+            before = torch.zeros_like(self.sums) if self._kept is None else self._kept
+            self.sums = torch.where(bad.to(self.sums.device), before, self.sums)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint."""
         return {"sums": None if self.sums is None else self.sums.cpu()}
@@ -147,6 +158,18 @@ class StreamingMetrics:
         self.reset()
         return figures
 
+    def keep(self) -> None:
+        """Remember what has been seen before the open step; metrics of the user's take part where they can."""
+        for metric in self.metrics.values():
+            if _can_go_back(metric):
+                metric.keep()
+
+    def put_back_where(self, bad: Tensor) -> None:
+        """Forget the open step where `bad` holds."""
+        for metric in self.metrics.values():
+            if _can_go_back(metric):
+                metric.put_back_where(bad)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what has been seen since the last `compute`, for a checkpoint."""
         task = self.reading.task
@@ -174,6 +197,10 @@ class StreamingMetrics:
         """Forget everything seen."""
         for metric in self.metrics.values():
             metric.reset()
+
+
+def _can_go_back(metric: Any) -> TypeGuard[Any]:
+    return hasattr(metric, "keep") and hasattr(metric, "put_back_where")
 
 
 def _can_save(metric: Any) -> TypeGuard[Any]:

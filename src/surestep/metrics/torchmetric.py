@@ -52,6 +52,7 @@ class TorchMetric:
         for part in self._parts:
             part.distributed_available_fn = _never
             _tell_of_lists(part)
+        self._kept: list[tuple[int, dict[str, Any]]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -114,6 +115,22 @@ class TorchMetric:
             for name, value in states.items():
                 moved = [one.to(device) for one in value] if isinstance(value, list) else value.to(device)
                 setattr(part, name, moved)
+
+    def keep(self) -> None:
+        """Remember the states; lists only grow, so that their length does."""
+        self._kept = [
+            (part._update_count, {name: _copied(getattr(part, name)) for name in part._defaults})
+            for part in self._parts
+        ]
+
+    def put_back_where(self, bad: Tensor) -> None:
+        """Make the states what was remembered where `bad` holds; only where there are lists the host asks."""
+        for part, (updates, states) in zip(self._parts, self._kept, strict=True):
+            for name, before in states.items():
+                setattr(part, name, _where(bad, before, getattr(part, name)))
+            part._computed = None
+            if bad.device.type == "cpu" and bad:
+                part._update_count = updates
 
     def merge(self, ranks: Ranks) -> None:
         """Reduce each state over the ranks as the metric says, leaving out those that have seen nothing."""
@@ -185,6 +202,16 @@ def _states(metric: Any) -> dict[str, Any]:
     return {
         name: [one.cpu() for one in value] if isinstance(value, list) else value.cpu() for name, value in values.items()
     }
+
+
+def _copied(state: Any) -> Any:
+    return list(state) if isinstance(state, list) else state.clone()
+
+
+def _where(bad: Tensor, before: Any, now: Any) -> Any:
+    if isinstance(now, list):
+        return before if bad else now
+    return torch.where(bad.to(now.device), before.to(now), now)
 
 
 def _never() -> bool:

@@ -61,7 +61,7 @@ def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) 
         logger.warning(_IN_BACKWARD, "no step" if tells else "only the loss of each step", policy)
         if tells:
             return Watch()
-    before = Before(engine.unwrap(engine.model), device)
+    before = Before(engine.unwrap(engine.model), device, [] if run.metrics is None else [run.metrics])
     answers = Answers(trainer, run, loader, before, checkpoint)
     if _runs_ahead(device) and not in_backward:
         if getattr(trainer.optimizer, "_step_supports_amp_scaling", False):
@@ -147,9 +147,9 @@ class Answers:
         return Moment.of(self._trainer, self._run)
 
     def undo_where(self, bad: Tensor) -> None:
-        """Take losses and buffers back on the device."""
+        """Take losses, buffers and metrics back on the device."""
         self._run.tally.drop_open_where(bad.bool())
-        self._before.put_buffers_back_where(bad)
+        self._before.put_back_where(bad.bool())
 
     def _stop(self, failure: Failure, why: str = "") -> Verdict:
         """Raise, with everything as it was before the step."""
@@ -160,7 +160,7 @@ class Answers:
         moment = failure.moment or self.moment()
         error = Report(self._trainer, self._loader, self._before).error(failure, moment, why)
         moment.put_back(self._trainer, run)
-        self._before.put_buffers_back()
+        self._before.put_back()
         self._before.put_generators_back()
         run.tally.drop_open()
         raise error
@@ -171,7 +171,7 @@ class Answers:
             return self._stop(failure)
         run = self._run
         if failure.moment is None:
-            self._before.put_buffers_back()
+            self._before.put_back()
             run.tally.drop_open()
         run.count_left_out()
         self._tell(failure, "it is left out")

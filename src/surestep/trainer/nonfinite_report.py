@@ -96,7 +96,7 @@ class Report:
         model = trainer.engine.unwrap(trainer.engine.model)
         if trainer.engine.ranks > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
             return None
-        self._before.put_buffers_back()
+        self._before.buffers.put_back()
         self._before.put_generators_back()
         for number, inputs in enumerate(group.batches):
             batch = trainer._prepare_inputs(inputs)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 import transformers
 from tests.small import Points, quick
 from torch import Tensor, nn
@@ -387,6 +388,40 @@ def test_skipping_late_comes_to_the_same(
 
 def tensors(trainer: Trainer) -> list[Tensor]:
     return [value for state in trainer.optimizer.state_dict()["state"].values() for value in state.values()]
+
+
+@pytest.mark.filterwarnings("ignore:Metric .* will save all targets")
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("spoils", "bad"), KINDS, ids=["input", "loss", "gradient"])
+def test_training_metrics_do_not_know_of_a_skipped_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoils: Any, bad: Any, late: bool
+) -> None:
+    monkeypatch.setattr(nonfinite, "_runs_ahead", lambda device: late)
+    asked = {
+        "sums": "mse",
+        "states": torchmetrics.MeanSquaredError(),
+        # Keeps lists of predictions.
+        "lists": torchmetrics.SpearmanCorrCoef(),
+    }
+    settings = {"logging_steps": 5, "learning_rate": 0.0, "per_device_train_batch_size": 2, **FUSED}
+    trainer = training(
+        tmp_path,
+        "skip",
+        model=Deep(spoils),
+        train_dataset=Numbered(bad),
+        train_metrics=asked,
+        gradient_accumulation_steps=2,
+        **settings,
+    )
+    trainer.train()
+
+    kept = [Numbered()[number] for number in range(20) if number not in {8, 9, 10, 11}]
+    x, labels = (torch.stack([sample[name] for sample in kept]) for name in ("x", "labels"))
+    predicted = Deep()(x, labels, torch.zeros(1))["logits"].detach()
+    error = float((predicted - labels).square().mean())
+    rank = float(torchmetrics.functional.spearman_corrcoef(predicted.squeeze(1), labels.squeeze(1)))
+    for entry in (entry for entry in trainer.state.log_history if "loss" in entry):
+        assert [entry["sums"], entry["states"], entry["lists"]] == pytest.approx([error, error, rank], rel=1e-5)
 
 
 @pytest.mark.usefixtures("late")
