@@ -1,9 +1,15 @@
 """What an evaluation holds in memory, by the number of its samples: surestep and transformers.
 
-Samples of 64 tokens, each with logits over 8,000 classes (2 MB a sample in float32), in batches of 8 on one thread.
-Each figure is the peak of a process of its own above what it held before the evaluation: memory that the process
-has to itself (`RssAnon` of Linux). Pages of files that are mapped, which the system takes back when it needs them, are
-not in it. Transformers is asked for few samples only: it keeps all of them.
+Samples of 64 tokens, each with logits over 8,000 classes (2 MB a sample in float32), in batches of 8 on one thread. The
+model looks its logits up, so that they cost little. Each figure is that of a process of its own, above what it held
+before the evaluation, in MiB:
+
+- peak: the highest resident memory, as Linux counts it (`VmHWM`);
+- own: the highest of it that no file lies behind (`RssAnon`, looked at every 10 ms). Arrays on disk are mapped into
+  memory, and their pages, which the system takes back when it needs them, are in the peak and not in this.
+
+The slope of the larger of what must not grow is given with its standard error. Transformers is asked for few samples
+only where it keeps all of them.
 """
 
 from __future__ import annotations
@@ -12,12 +18,14 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 WIDTH, CLASSES, BATCH = 64, 8000, 8
-# Way, and the numbers of samples it is asked for.
-PLAN: dict[str, tuple[int, ...]] = {
-    "surestep, loss only": (1000, 2000, 10000, 50000),
-    "surestep, metrics=": (1000, 2000, 10000, 50000),
-    "surestep, compute_metrics": (1000, 2000, 4000, 8000),
-    "transformers, compute_metrics": (1000, 2000),
-}
+SIZES = (1000, 5000, 20000, 50000)
 
 
 class Sentences(Dataset[dict[str, Tensor]]):
@@ -63,57 +65,72 @@ class Model(nn.Module):
 
 
 def right(prediction: Any) -> dict[str, float]:
-    """Count the tokens predicted rightly, a few samples at a time."""
-    parts = range(0, len(prediction.label_ids), BATCH)
-    met = sum(
-        int((prediction.predictions[at : at + BATCH].argmax(-1) == prediction.label_ids[at : at + BATCH]).sum())
-        for at in parts
-    )
+    """Count the tokens predicted rightly from their logits, a few samples at a time."""
+    parts = [slice(start, start + BATCH) for start in range(0, len(prediction.label_ids), BATCH)]
+    met = sum(int((prediction.predictions[part].argmax(-1) == prediction.label_ids[part]).sum()) for part in parts)
     return {"accuracy": met / (len(prediction.label_ids) * WIDTH)}
 
 
-def _trainer(library: Any, folder: str, samples: int, **given: Any) -> Any:
-    args = library.TrainingArguments(
-        folder, per_device_eval_batch_size=BATCH, report_to="none", disable_tqdm=True, use_cpu=True
-    )
-    return library.Trainer(Model(), args, eval_dataset=Sentences(samples), **given)
+def chosen_right(prediction: Any) -> dict[str, float]:
+    """Count the tokens predicted rightly from the classes chosen."""
+    return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
 
 
-def _surestep(folder: str, samples: int, **given: Any) -> Any:
-    import surestep
-
-    return _trainer(surestep, folder, samples, **given)
-
-
-def _transformers(folder: str, samples: int, **given: Any) -> Any:
-    import transformers
-
-    return _trainer(transformers, folder, samples, **given)
+def chosen(logits: Tensor, _: Any) -> Tensor:
+    """Return the likeliest class of each token."""
+    return logits.argmax(-1)
 
 
-WAYS: dict[str, Callable[[str, int], Any]] = {
-    "surestep, loss only": _surestep,
-    "surestep, metrics=": lambda folder, samples: _surestep(folder, samples, metrics=["accuracy", "f1"]),
-    "surestep, compute_metrics": lambda folder, samples: _surestep(folder, samples, compute_metrics=right),
-    "transformers, compute_metrics": lambda folder, samples: _transformers(folder, samples, compute_metrics=right),
-}
+@dataclass(frozen=True)
+class Way:
+    """A way to evaluate, and the numbers of samples it is asked for."""
+
+    library: str
+    name: str
+    sizes: tuple[int, ...]
+    given: dict[str, Any]
+
+    def trainer(self, folder: str, samples: int) -> Any:
+        """Return a trainer that evaluates so many samples in this way."""
+        library: Any = __import__(self.library)
+        args = library.TrainingArguments(
+            folder, per_device_eval_batch_size=BATCH, report_to="none", disable_tqdm=True, use_cpu=True
+        )
+        return library.Trainer(Model(), args, eval_dataset=Sentences(samples), **self.given)
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.library}, {self.name}"
 
 
-def _own_memory() -> int:
-    """Return the bytes that this process has to itself."""
+ARGMAX = {"preprocess_logits_for_metrics": chosen, "compute_metrics": chosen_right}
+WAYS = (
+    Way("surestep", "loss only", SIZES, {}),
+    Way("surestep", "metrics=", SIZES, {"metrics": ["accuracy", "f1"]}),
+    Way("surestep", "argmax kept", SIZES, ARGMAX),
+    Way("surestep", "all logits, on disk", (1000, 2000, 4000), {"compute_metrics": right}),
+    Way("transformers", "loss only", (1000, 2000), {}),
+    Way("transformers", "argmax kept", (1000, 2000), ARGMAX),
+    Way("transformers", "all logits", (1000, 2000), {"compute_metrics": right}),
+)
+
+
+def _status(name: str) -> int:
+    """Return a figure that Linux tells of this process, in bytes."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{name}:"))
 
 
 @contextlib.contextmanager
-def _peak() -> Iterator[Callable[[], int]]:
+def _highest_own() -> Iterator[Callable[[], int]]:
     """Watch the process's own memory, and give a function that tells the highest so far."""
-    highest, done = _own_memory(), threading.Event()
+    highest, done = _status("RssAnon"), threading.Event()
 
     def watch() -> None:
         nonlocal highest
         while not done.wait(0.01):
-            highest = max(highest, _own_memory())
+            highest = max(highest, _status("RssAnon"))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -122,47 +139,64 @@ def _peak() -> Iterator[Callable[[], int]]:
     watcher.join()
 
 
-def measure(way: str, samples: int) -> dict[str, float]:
-    """Evaluate in this process, and return the peak above the start in MiB, and the seconds."""
+def measure(way: Way, samples: int) -> dict[str, float]:
+    """Evaluate in this process; return both peaks above the start in MiB, and the seconds."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # Everything is loaded, and the allocator warm, before counting begins.
-        WAYS[way](folder, 2 * BATCH).evaluate()
-        trainer = WAYS[way](folder, samples)
-        before, start = _own_memory(), time.perf_counter()
-        with _peak() as peak:
+        way.trainer(folder, 2 * BATCH).evaluate()
+        trainer = way.trainer(folder, samples)
+        # Lets the highest resident memory begin anew.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        resident, own, start = _status("VmRSS"), _status("RssAnon"), time.perf_counter()
+        with _highest_own() as highest:
             trainer.evaluate()
             seconds = time.perf_counter() - start
-        return {"peak": (peak() - before) / 2**20, "seconds": seconds}
+        figures = {"peak": _status("VmHWM") - resident, "own": highest() - own}
+        return {name: size / 2**20 for name, size in figures.items()} | {"seconds": seconds}
 
 
-def slope(points: list[tuple[int, float]]) -> float:
-    """Return MiB a sample, by least squares."""
+def slope(points: list[tuple[int, float]]) -> tuple[float, float]:
+    """Return MiB a sample by least squares, and its standard error (NaN from two points)."""
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    found = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    rest = sum((y - mean_y - found * (x - mean_x)) ** 2 for x, y in points)
+    free = len(points) - 2
+    return found, math.sqrt(rest / free / spread) if free > 0 else math.nan
 
 
-def main(most: int = 2000) -> None:
-    """Print the peaks and their slopes, for up to `most` samples."""
-    print(f"{'':32}{'samples':>9}{'peak, MiB':>12}{'seconds':>9}")
-    for way, sizes in PLAN.items():
-        points = []
-        for samples in (size for size in sizes if size <= most):
-            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.evaluation_memory", "--one", way, str(samples)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def main(most: int = 2000, rounds: int = 1) -> None:
+    """Print the peaks and their slopes, for up to `most` samples; each is measured `rounds` times."""
+    print(f"{'':34}{'samples':>9}{'peak, MiB':>12}{'own, MiB':>12}{'seconds':>9}")
+    for number, way in enumerate(WAYS):
+        points: dict[str, list[tuple[int, float]]] = {"peak": [], "own": []}
+        for samples in [size for size in way.sizes if size <= most] * rounds:
+            one = [sys.executable, "-W", "ignore", "-m", "benchmarks.evaluation_memory", "--one", f"{number}"]
+            output = subprocess.run([*one, f"{samples}"], check=True, capture_output=True, text=True).stdout
             found = json.loads(output.splitlines()[-1])
-            points.append((samples, found["peak"]))
-            print(f"{way:32}{samples:9}{found['peak']:12.0f}{found['seconds']:9.0f}", flush=True)
-        print(f"{'':32}{slope(points):.4f} MiB a sample" if len(points) > 1 else "", flush=True)
+            for name, measured in points.items():
+                measured.append((samples, found[name]))
+            print(
+                f"{way.title:34}{samples:9}{found['peak']:12.1f}{found['own']:12.1f}{found['seconds']:9.0f}", flush=True
+            )
+        slopes = ", ".join(f"{name} {found:.5f} (+- {error:.5f})" for name, (found, error) in _slopes(points))
+        print(f"{'':34}MiB a sample: {slopes}\n", flush=True)
+
+
+def _slopes(points: dict[str, list[tuple[int, float]]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    for name, measured in points.items():
+        if len({samples for samples, _ in measured}) > 1:
+            yield name, slope(measured)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=2000, help="leave out larger evaluations")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured")
+    parser.add_argument("--one", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.one[0], int(given.one[1]))))
+        print(json.dumps(measure(WAYS[given.one[0]], given.one[1])))
     else:
-        main(given.most)
+        main(given.most, given.rounds)

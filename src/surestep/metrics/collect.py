@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from surestep.errors import DataError
+from surestep.metrics.blocks import apart
 from surestep.metrics.spill import Array, Column, Store
 from surestep.runtime.nested import leaves, map_structure, to_numpy
 
@@ -20,8 +21,8 @@ _LEAF = ...
 class Collector:
     """Collects one output (predictions, labels, inputs, losses) over the batches of an evaluation.
 
-    Batches are kept as they come, on their device, until `offload` moves them to the host, or until the store that
-    several collectors share is full: then they are written to disk. They are joined once, at the end, and memory that
+    Batches of a device are kept there until `offload` moves them to the host. When the store that several collectors
+    share is full, they are written to disk. They are joined once, at the end, and memory that
     is copied is given up on the way. float16 stays float16; numpy has no bfloat16, which becomes float32.
 
     Batches have one structure (nested tuples, lists, mappings of arrays). Where second dimensions differ, they are
@@ -51,17 +52,23 @@ class Collector:
         if self.objects and holds_objects(batch):
             self._lists.append(to_numpy(batch if isinstance(batch, list) else [batch]))
             return
-        self._fresh.append(batch)
+        batch = map_structure(lambda leaf: apart(leaf) if isinstance(leaf, Tensor) else leaf, batch)
         self.store.held += sum(_size(leaf) for leaf in leaves(batch))
+        self._fresh.append(batch)
+        if len(self._fresh) == 1 and _on_host(batch):
+            self._take_fresh()
 
     def offload(self) -> None:
         """Move what is still on a device to the host, and to disk where the store is full."""
-        for batch in self._fresh:
-            self._take(map_structure(np.asarray, to_numpy(batch)))
-        self._fresh.clear()
+        self._take_fresh()
         if self.store.full:
             for column in self._columns:
                 column.flush()
+
+    def _take_fresh(self) -> None:
+        for batch in self._fresh:
+            self._take(map_structure(np.asarray, to_numpy(batch)))
+        self._fresh.clear()
 
     def _take(self, batch: Any) -> None:
         """Hand the arrays of a batch to the columns, and note the structure."""
@@ -107,6 +114,11 @@ class Collector:
 def holds_objects(value: Any) -> bool:
     """Say whether an output is a list with an item for each sample, or holds anything but tensors."""
     return isinstance(value, list) or any(not isinstance(leaf, Tensor) for leaf in leaves(value))
+
+
+def _on_host(batch: Any) -> bool:
+    """Say whether nothing of a batch is on a device."""
+    return all(leaf.device.type == "cpu" for leaf in leaves(batch) if isinstance(leaf, Tensor))
 
 
 def _size(leaf: Any) -> int:

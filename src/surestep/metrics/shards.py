@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from surestep.errors import DataError
+from surestep.metrics.blocks import Blocks, apart
 from surestep.metrics.prediction import PredictionOutput
 from surestep.metrics.ranks import Ranks
 
@@ -42,6 +43,7 @@ class ShardWriter:
         self.folder, self.rank, self.padding = Path(folder), rank, padding
         self._bytes = shard_bytes
         self._held: list[dict[str, Tensor]] = []
+        self._blocks = Blocks()
         self._size = self._files = self._samples = 0
         self._structure: Any = None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ class ShardWriter:
             return
         self._structure = _structure(given)
         tensors = {name: _rows(value) for name, value in _flat(given)}
-        kept = {name: value.detach().cpu() for name, value in tensors.items()}
+        kept = {name: self._blocks.keep_tensor(apart(value.detach().cpu())) for name, value in tensors.items()}
         self._held.append({**kept, _POSITIONS: torch.as_tensor(positions, dtype=torch.int64)})
         self._samples += len(positions)
         self._size += sum(value.numel() * value.element_size() for value in kept.values())
@@ -70,6 +72,7 @@ class ShardWriter:
         columns = {name: [batch[name] for batch in self._held] for name in self._held[0]}
         joined = {name: _joined(parts, self.padding) for name, parts in columns.items()}
         self._held.clear()
+        self._blocks = Blocks()
         save_file(joined, self.folder / _file_name(self.rank, self._files))
         self._files, self._size = self._files + 1, 0
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from surestep.errors import DataError
+from surestep.metrics.blocks import Blocks
 
 Array = np.ndarray[Any, Any]
 
@@ -72,15 +73,17 @@ class Column:
         self._store = store
         self._forms: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
         self._parts: list[Array] = []
+        self._blocks = Blocks()
         self._file: IO[bytes] | None = None
 
     def append(self, array: Array) -> None:
         """Keep the array of a batch; its bytes have been counted by whoever made it."""
         array = np.atleast_1d(array)
         self._forms.append((array.shape, array.dtype))
-        self._parts.append(array)
+        full = self._store.full
+        self._parts.append(array if full else self._blocks.keep(array))
         # Objects have no bytes of their own to write.
-        if self._store.full and array.dtype != np.dtype(object):
+        if full and array.dtype != np.dtype(object):
             self.flush()
 
     def flush(self) -> None:
@@ -92,6 +95,7 @@ class Column:
         for part in self._parts:
             self._file.write(np.ascontiguousarray(part).data)
         self._parts.clear()
+        self._blocks = Blocks()
 
     def joined(self, padding: int, order: Array | None = None) -> Array:
         """Return all arrays as one, rows padded on the right to the longest second dimension.
@@ -100,6 +104,7 @@ class Column:
         column no further.
         """
         shape, dtype = self._form()
+        self._blocks = Blocks()
         if len(self._forms) == 1 and order is None and self._file is None:
             return self._parts.pop()
         uniform = all(form == (form[0][:1] + shape[1:], dtype) for form in self._forms)

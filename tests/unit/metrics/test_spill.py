@@ -132,8 +132,9 @@ def test_joining_in_memory_needs_no_second_copy(widths: list[int]) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    # The allocator counts the whole of the target at once; the parts are given up one by one.
-    assert peak <= size + full + 3 * 64 * 1024 * 8
+    # The allocator counts the whole of the target at once; the parts are given up block by block, of which a fifth may
+    # be empty.
+    assert peak <= 1.25 * size + full + 2**20
 
 
 @pytest.mark.parametrize("widths", [[64] * 32, [64, 32] * 16], ids=["even", "ragged"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from surestep import Trainer, load_predictions
 from surestep.errors import ArgumentError, DataError
-from surestep.metrics.collect import Collector
 from surestep.trainer import measuring
-from surestep.training.evaluation import WeighedLoss
 
 IGNORED = -100
 
@@ -164,87 +160,6 @@ def test_the_task_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 # Memory
-
-
-@pytest.mark.parametrize("given", [{"metrics": NAMES}, {}, {"metrics": NAMES, "metrics_confidence": 0.9}], ids=str)
-def test_nothing_is_collected(tmp_path: Path, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Collector, "add", lambda collector, batch: pytest.fail("collected"))
-    tagger(tmp_path, **given).evaluate()
-
-
-def tensors_alive(trainer: Trainer) -> list[int]:
-    """Return the bytes of the tensors that live after each batch of an evaluation."""
-    held: list[int] = []
-
-    class Counts:
-        def on_prediction_step(self, *_: Any, **__: Any) -> None:
-            gc.collect()  # what waits in a cycle is not held
-            alive = [one for one in gc.get_objects() if type(one) is Tensor and one.layout is torch.strided]
-            held.append(sum(one.untyped_storage().nbytes() for one in alive))
-
-    trainer.add_callback(Counts())
-    trainer.evaluate()
-    return held
-
-
-@pytest.mark.parametrize("asked", [{"metrics": NAMES}, {}, {"metrics": NAMES, "metrics_confidence": 0.9}], ids=str)
-def test_what_is_held_does_not_grow_with_the_samples(tmp_path: Path, asked: Any) -> None:
-    held = tensors_alive(tagger(tmp_path, **asked, per_device_eval_batch_size=4, eval_dataset=Sentences(48)))
-
-    # The loader is ahead by a batch until there is no further one.
-    assert len(held) == 12
-    assert set(held[1:-1]) == {held[1]}
-
-
-def test_what_is_collected_does_grow(tmp_path: Path) -> None:
-    given = {"compute_metrics": lambda _: {}, "per_device_eval_batch_size": 4, "eval_dataset": Sentences(48)}
-    held = tensors_alive(tagger(tmp_path, **given))
-
-    assert all(later > earlier for earlier, later in pairwise(held[1:-2]))
-
-
-def test_a_metric_function_gets_its_arrays_from_disk_past_the_limit(tmp_path: Path) -> None:
-    seen: list[Any] = []
-
-    def note(given: Any) -> dict[str, float]:
-        seen.append((type(given.predictions), given.predictions.copy()))
-        return {"right": float((given.predictions.argmax(-1) == given.label_ids).mean())}
-
-    given = {"compute_metrics": note, "per_device_eval_batch_size": 4}
-    near = tagger(tmp_path, **given).evaluate()
-    far = tagger(tmp_path, **given, eval_spill_bytes=0).evaluate()
-
-    assert figures(near) == figures(far)
-    assert [kind for kind, _ in seen] == [np.ndarray, np.memmap]
-    np.testing.assert_array_equal(seen[0][1], seen[1][1])
-
-
-def test_the_collector_holds_no_more_than_the_limit_and_a_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most = 0
-    offload = Collector.offload
-
-    def watched(collector: Collector) -> None:
-        nonlocal most
-        offload(collector)
-        held = sum(part.nbytes for column in collector._columns for part in column._parts)
-        most = max(most, held)
-
-    monkeypatch.setattr(Collector, "offload", watched)
-    batch = 4 * 6 * 5 * 4
-    trainer = tagger(tmp_path, compute_metrics=lambda _: {}, per_device_eval_batch_size=4, eval_spill_bytes=3 * batch)
-    trainer.evaluate(Sentences(80))
-
-    assert most <= 3 * batch
-
-
-def test_the_loss_keeps_a_number_and_not_one_a_batch() -> None:
-    loss = WeighedLoss()
-    for _ in range(100):
-        loss.add(torch.ones(()), 3)
-
-    assert loss.sums.shape == (2, 4)
 
 
 # Training
