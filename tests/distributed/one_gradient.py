@@ -144,6 +144,22 @@ def rare(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     return crossed({"logits": outputs["logits"][:, :1]}, labels[:, :1])
 
 
+class Weighed:
+    """Parts whose weights are told before the loss is computed; the second is a loss over the first word alone."""
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Any:
+        return {"words": crossed(outputs, labels), "rare": rare(outputs, labels)}
+
+    def weight(self, batch: Batch) -> Any:
+        labels = batch["labels"]
+        return {"words": (labels != IGNORED).sum(), "rare": (labels[:, :1] != IGNORED).sum()}
+
+
+def late(loss: Any) -> Any:
+    """The same loss, its weight known only with it."""
+    return lambda outputs, labels, num_items_in_batch=None: loss(outputs, labels)
+
+
 def by_count(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
     return crossed(outputs, labels)[0] / num_items_in_batch
 
@@ -201,10 +217,15 @@ WAYS = {
     "a function that counts": Way(PLAIN, by_count),
     "a tuple": Way(PLAIN, as_tuple),
     "a family": Way(PLAIN, s.TokenCrossEntropyLoss(shift=False)),
+    "a family, late": Way(PLAIN, late(s.TokenCrossEntropyLoss(shift=False))),
     "a weighted family": Way(weighed, s.TokenCrossEntropyLoss(shift=False, class_weights=WEIGHTS, label_smoothing=0.2)),
     "parts": Way(
         lambda outputs, batch: [f(outputs, batch["labels"]) for f in (crossed, valued, rare)],
         as_parts,
+    ),
+    "parts weighed beforehand": Way(
+        lambda outputs, batch: [f(outputs, batch["labels"]) for f in (crossed, rare)],
+        Weighed(),
     ),
     "an override": Way(
         lambda outputs, batch: [crossed(outputs, batch["labels"]), squared(outputs, batch)], None, Overrides
@@ -258,6 +279,7 @@ class Ranks:
             trainer.engine = Engine(Threads(rank, meeting), make_precision(precision, CPU))
             trainer._world = trainer.engine.strategy.world
             trainer.engine.prepare(trainer.model)
+            trainer.engine.weigh = trainer._weigher()
             trainers.append(trainer)
         return cls(trainers, meeting)
 

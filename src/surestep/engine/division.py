@@ -8,11 +8,13 @@ exchanged, clipped, unscaled and logged afterwards needs to know nothing. No val
 
 Several names have divisors of their own. The first one's gradients accumulate in `.grad`; those of each further name
 are kept aside until the divisors are known, which takes a backward for each name and as much memory as the gradients
-take. In a step of one micro-batch the divisors are known at once, and one backward does.
+take. In a step of one micro-batch the divisors are known at once, and one backward does. So they are where the weights
+of all micro-batches are told before the first: each loss is then divided by what it is to be divided by.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,10 @@ from surestep.errors import ModelError
 
 # A loss's sum and weight by its name; the name of the only one may be empty.
 Pairs = Mapping[str, tuple[Tensor, Tensor | float]]
+# A weight by the same names.
+Weights = Mapping[str, Tensor | float]
+# How far a weight may be from what was told beforehand: float32 sums of many numbers differ by their order.
+_TOLD_WITHIN = 1e-3
 
 
 @dataclass
@@ -58,11 +64,26 @@ class Division:
         self._told: Tensor | None = None
         self._provisional: dict[str, Tensor] = {}
         self._accounts: dict[str, _Account] = {}
+        self._known: dict[str, Tensor] | None = None
+        # What was told of the first step, and what has been met of it, by name.
+        self._unchecked: dict[str, Tensor] | None = None
+        self._met: dict[str, Tensor] = {}
+        self._checked = False
         self.parts: dict[str, Tensor] = {}
 
-    def begin_step(self) -> None:
-        """Forget the step before, and one that was broken off."""
-        self._accounts, self.parts, self._told, self._joined = {}, {}, None, False
+    def begin_step(self, weights: Weights | None = None, *, uneven: bool = False) -> None:
+        """Forget the step before, and one that was broken off.
+
+        `weights` are those of this rank's micro-batches together, where they are known; every rank then gives some.
+        """
+        self._accounts, self.parts, self._told, self._joined, self._known = {}, {}, None, False, None
+        if weights is not None:
+            device = self._strategy.device
+            own = {name: self._as_wide(weights[name], device) for name in sorted(weights)}
+            self._known = self._divisors(own, uneven=uneven)
+            self._unchecked, self._met = None if self._checked else own, {}
+            zero = torch.zeros((), device=device, dtype=self._wide)
+            self.parts = {name: zero for name in self._known if name}
 
     def backward(
         self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, micro_batches: float, last: bool, uneven: bool
@@ -75,6 +96,8 @@ class Division:
         contribute if all weighed alike.
         """
         self._check_names(pairs)
+        if self._known is not None:
+            return self._divide(pairs, self._known, last=last)
         share = self._add(pairs) / micro_batches
         if last:
             return self._finish(parameters, pairs, uneven=uneven)
@@ -119,6 +142,38 @@ class Division:
             return weight.detach().to(device, self._wide)
         return torch.full((), weight, dtype=self._wide, device=device)
 
+    # Where the divisors are known beforehand
+
+    def _divide(self, pairs: Pairs, divisors: dict[str, Tensor], *, last: bool) -> Tensor:
+        if pairs.keys() != divisors.keys():
+            raise ModelError(
+                f"The loss has the parts {_listed(tuple(pairs))}, and its weight was told for "
+                f"{_listed(tuple(divisors))}. Let weigh_loss (or the loss's weight) name the same parts."
+            )
+        if self._unchecked is not None:
+            self._check_told(pairs, self._unchecked, last=last)
+        for name in filter(None, pairs):
+            self.parts[name] = self.parts[name] + pairs[name][0].detach().to(self._wide) / divisors[name]
+        loss = _together([_divided(total, divisors[name]) for name, (total, _) in pairs.items()])
+        self._backward(loss)
+        return loss.detach()
+
+    def _check_told(self, pairs: Pairs, told: Mapping[str, Tensor], *, last: bool) -> None:
+        """Compare, in the first step, what losses weigh with what was told; this reads the device."""
+        for name, (total, weight) in pairs.items():
+            self._met[name] = self._met.get(name, 0) + self._as_wide(weight, total.device)
+        if not last:
+            return
+        self._unchecked = None
+        self._checked = True
+        for name, met in self._met.items():
+            if not math.isclose(float(met), float(told[name]), rel_tol=_TOLD_WITHIN):
+                raise ModelError(
+                    f"The loss{f' {name!r}' if name else ''} weighs {float(met):g} in the first step, and "
+                    f"{float(told[name]):g} was told beforehand. Let weigh_loss (or the loss's weight) count what the "
+                    "loss counts, or leave it out."
+                )
+
     # Before the divisors are known
 
     def _accumulate(self, parameters: Sequence[nn.Parameter], pairs: Pairs, micro_batches: float) -> None:
@@ -139,12 +194,12 @@ class Division:
     # When they are known
 
     def _finish(self, parameters: Sequence[nn.Parameter], pairs: Pairs, *, uneven: bool) -> Tensor:
-        divisors = self._divisors(uneven=uneven)
+        own = {name: self._accounts[name].weight for name in sorted(self._accounts)}
+        divisors = self._divisors(own, uneven=uneven)
         for name, account in self._accounts.items():
             if account.provisional is not None:
                 _rescale(parameters, account, account.provisional / divisors[name])
-        terms = [_divided(total, divisors[name]) for name, (total, _) in pairs.items()]
-        loss = terms[0] if len(terms) == 1 else torch.stack([term.to(terms[0].dtype) for term in terms]).sum()
+        loss = _together([_divided(total, divisors[name]) for name, (total, _) in pairs.items()])
         accounts, told = self._accounts, self._told
         self._accounts, self._told = {}, None
         self._backward(loss)
@@ -154,9 +209,8 @@ class Division:
             return loss.detach()
         return (torch.stack(list(shares.values())).sum() - told).to(loss.dtype)
 
-    def _divisors(self, *, uneven: bool) -> dict[str, Tensor]:
-        """Return what each sum of this rank is divided by, given that gradients are averaged over the ranks."""
-        own = {name: self._accounts[name].weight for name in sorted(self._accounts)}
+    def _divisors(self, own: dict[str, Tensor], *, uneven: bool) -> dict[str, Tensor]:
+        """Return what each sum is divided by, given this rank's weights, and that gradients are averaged over ranks."""
         size = self._strategy.world.size
         if uneven:
             weights = self._gathered(own)
@@ -203,6 +257,10 @@ def _divided(total: Tensor, divisor: Tensor) -> Tensor:
     """Divide a sum in its own precision, but not in a half one."""
     dtype = _full(total.dtype)
     return total.to(dtype) / divisor.to(dtype)
+
+
+def _together(terms: list[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack([term.to(terms[0].dtype) for term in terms]).sum()
 
 
 def _full(dtype: torch.dtype) -> torch.dtype:

@@ -15,10 +15,12 @@ from surestep.engine.strategies.base import Strategy
 from surestep.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from surestep.engine.division import Division, Pairs
+    from surestep.engine.division import Division, Pairs, Weights
 
 # Brings gradients into bounds and returns their norm before that, or None where no norm was taken.
 Clipper = Callable[[list[nn.Parameter]], Tensor | None]
+# Tells what the losses of some micro-batches will weigh together.
+Weigher = Callable[[list[Any]], "Weights"]
 
 
 class _Fires(Protocol):
@@ -94,6 +96,7 @@ class Engine:
         self.scheduler: Any = None
         self.steps_schedule = True
         self.clip: Clipper | None = None
+        self.weigh: Weigher | None = None
         self.watch = Watch()
         # The schedule of a step waits until the watch knows of it.
         self._unsettled = False
@@ -120,10 +123,15 @@ class Engine:
         """Take the list of parameters anew."""
         self._parameters = list(self.model.parameters())
 
-    def drive(self, optimizer: Optimizer, scheduler: Any, clip: Clipper, *, steps_schedule: bool) -> None:
-        """Take what updates the model. A schedule that waits for a metric is not stepped here."""
+    def drive(
+        self, optimizer: Optimizer, scheduler: Any, clip: Clipper, *, steps_schedule: bool, weigh: Weigher | None = None
+    ) -> None:
+        """Take what updates the model. A schedule that waits for a metric is not stepped here.
+
+        `weigh` tells what the losses of the micro-batches of a step will weigh, where that is known before them.
+        """
         self.optimizer, self.scheduler, self.clip = optimizer, scheduler, clip
-        self.steps_schedule = steps_schedule
+        self.steps_schedule, self.weigh = steps_schedule, weigh
         self._division = None
 
     @contextmanager
@@ -148,7 +156,9 @@ class Engine:
         if shares is not None:
             self.mean_micro_batches, self._uneven = sum(shares) / len(shares), 0 in shares
             model = self.strategy.alone(model) if self._uneven else model
-        if self._division is not None:
+        if self.weigh is not None and not self._passes_over:
+            self._dividing().begin_step(self.weigh(batches), uneven=self._uneven)
+        elif self._division is not None:
             self._division.begin_step()
         for number, inputs in enumerate(batches, start=1):
             self.on_last_of_step = number == last

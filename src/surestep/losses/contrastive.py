@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,10 @@ class ContrastiveLoss:
         together = labels.to(apart.dtype)
         losses = together * apart.square() + (1 - together) * torch.relu(self.margin - apart).square()
         return LossSum(losses.sum() / 2, float(len(losses)))
+
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        return float(len(labels_given(batch.get("labels"), self)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

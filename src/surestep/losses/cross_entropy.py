@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surestep.errors import ArgumentError, DataError
 from surestep.losses.pair import LossSum
-from surestep.losses.reading import IGNORED, by_class, check_classes, in_float32, labels_given, predicted
+from surestep.losses.reading import IGNORED, by_class, check_classes, in_float32, labels_given, predicted, weights_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,15 @@ class CrossEntropyLoss:
         """Return the sum and the weight of the labels that count."""
         del num_items_in_batch
         return self._over(in_float32(predicted(outputs, self.key)), labels_given(labels, self))
+
+    def weight(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        labels = labels_given(batch.get("labels"), self)
+        counted = labels != self.ignore_index
+        if self.class_weights is None:
+            return counted.sum()
+        weights = weights_of(self.class_weights, labels.where(counted, 0))
+        return (weights * counted.to(weights.device)).sum()
 
     def _over(self, logits: Tensor, labels: Tensor) -> LossSum:
         check_classes(logits, labels, self.ignore_index)
@@ -65,6 +74,11 @@ class TokenCrossEntropyLoss(CrossEntropyLoss):
     """
 
     shift: bool = True
+
+    def weight(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        labels = labels_given(batch.get("labels"), self)
+        return super().weight({"labels": labels[..., 1:] if self.shift else labels})
 
     def _over(self, logits: Tensor, labels: Tensor) -> LossSum:
         if logits.dim() < 3 or labels.dim() < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ class FocalLoss:
         del num_items_in_batch
         logits, labels = in_float32(predicted(outputs, self.key)), labels_given(labels, self)
         return self._sigmoid(logits, labels) if labels.dtype.is_floating_point else self._softmax(logits, labels)
+
+    def weight(self, batch: Mapping[str, Any]) -> Tensor | float:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        labels = labels_given(batch.get("labels"), self)
+        return float(labels.numel()) if labels.dtype.is_floating_point else (labels != self.ignore_index).sum()
 
     def _softmax(self, logits: Tensor, labels: Tensor) -> LossSum:
         check_classes(logits, labels, self.ignore_index)

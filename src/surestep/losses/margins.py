@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ class _MarginLoss(ABC):
             logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=self.ignore_index, reduction="sum"
         )
         return LossSum(total, counted.sum())
+
+    def weight(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        return (labels_given(batch.get("labels"), self) != self.ignore_index).sum()
 
     @abstractmethod
     def _lowered(self, cosine: Tensor) -> Tensor:

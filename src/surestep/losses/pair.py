@@ -40,6 +40,19 @@ class LossSum(NamedTuple):
         return LossSum(self.sum.detach(), weight)
 
 
+def weights_of_parts(weights: Any) -> dict[str, Tensor | float]:
+    """Return weights that are known before the loss by name: one number, or several by the names of the parts."""
+    named = weights if isinstance(weights, Mapping) else {ALONE: weights}
+    for name, weight in named.items():
+        if not _is_scalar(weight):
+            what = f"The weight of the loss '{name}'" if name else "The weight of the loss"
+            raise ModelError(
+                f"{what} is {_described(weight)}. Return a number or a scalar tensor for every micro-batch, or a dict "
+                "of these with the names of the loss's parts."
+            )
+    return {str(name): weight for name, weight in named.items()}
+
+
 def pairs_of(loss: Any, mean_weight: float = 1.0) -> dict[str, LossSum]:
     """Return a loss that is no tensor as named pairs: a pair, or a mapping whose values are pairs or means.
 

@@ -95,6 +95,13 @@ def by_class(weights: Tensor | Sequence[float] | None, logits: Tensor, setting: 
     return values
 
 
+def weights_of(weights: Tensor | Sequence[float], labels: Tensor) -> Tensor:
+    """Return the weight of each label, which names a class, in the widest numbers that there are."""
+    values = torch.as_tensor(weights)
+    values = values if values.device.type == "mps" else torch.as_tensor(weights, dtype=torch.float64)
+    return values[labels.to(values.device)]
+
+
 def in_float32(values: Tensor) -> Tensor:
     """Return values as float32 where they come in half precision: a sum of many would lose them."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ class MSELoss:
         one, other = same_shape(in_float32(predicted(outputs, self.key)), labels_given(labels, self))
         return LossSum((one - other).square().sum(), float(one.numel()))
 
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        return float(labels_given(batch.get("labels"), self).numel())
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HuberLoss:
@@ -45,3 +50,7 @@ class HuberLoss:
         one, other = same_shape(in_float32(predicted(outputs, self.key)), labels_given(labels, self))
         total = torch.nn.functional.huber_loss(one, other, reduction="sum", delta=self.delta)
         return LossSum(total, float(one.numel()))
+
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        """Return what the loss of a batch will weigh, which its labels tell."""
+        return float(labels_given(batch.get("labels"), self).numel())

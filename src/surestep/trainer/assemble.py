@@ -180,6 +180,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer.lr_scheduler,
         trainer._clipper(),
         steps_schedule=not needs_metric(trainer.lr_scheduler),
+        weigh=trainer._weigher(),
     )
     engine.zero_grad()
     # In any other way no loss that is not finite comes to the log.

@@ -17,6 +17,8 @@ from surestep.engine.division import Division
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import ModelError
 from surestep.runtime.world import World
+from surestep.training.protocols import Group
+from surestep.training.tally import Tally
 
 BATCH = og.batch_of(6, seed=3)
 
@@ -122,6 +124,63 @@ def test_no_value_is_read_on_the_host(tmp_path: Path, loss: Callable[..., Any], 
         float(torch.ones(()))
 
     assert reads.count == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "buffers", "passes"), [(og.Weighed(), 1, 3), (og.late(og.Weighed()), 2, 5)], ids=["told", "late"]
+)
+def test_weights_told_beforehand_need_no_gradients_aside(tmp_path: Path, loss: Any, buffers: int, passes: int) -> None:
+    trainer = ranks(tmp_path, loss).trainers[0]
+    engine, calls, held = trainer.engine, [], []
+    bias = trainer.model.head.bias
+    compute, backward = trainer.compute_loss, engine.precision.backward
+
+    def counting(*given: Any, **named: Any) -> Any:
+        # What the micro-batches before have left: gradients of this bias, wherever they are kept.
+        division = engine._dividing()
+        aside = [one for account in division._accounts.values() for one in account.aside or [] if one is not None]
+        held.append((bias.grad is not None) + sum(one.shape == bias.shape for one in aside))
+        return compute(*given, **named)
+
+    trainer.compute_loss = counting
+    engine.precision.backward = lambda *given, **options: calls.append(1) or backward(*given, **options)  # type: ignore
+    (batches,) = og.cut(BATCH, [[2, 2, 2]])
+    engine.forward_backward(trainer, Group(batches, None, 3), Tally(og.CPU), og.Silent())
+
+    assert held == [0, buffers, buffers]
+    assert len(calls) == passes
+
+
+def weighing(weights: Any) -> Any:
+    loss = og.Weighed()
+    loss.weight = weights  # type: ignore[method-assign]
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (lambda batch: 12.0, r"has the parts 'words', 'rare', and its weight was told for none with a name"),
+        (
+            lambda batch: {"words": 1.0, "rare": 1.0},
+            r"The loss '\w+' weighs \d+ in the first step, and 3 was told before",
+        ),
+        (lambda batch: None, r"The weight of the loss is of type NoneType.*for every micro-batch"),
+        (
+            lambda batch: {"words": torch.ones(2), "rare": 1},
+            r"The weight of the loss 'words' is a tensor of shape \(2,\)",
+        ),
+    ],
+    ids=["names", "number", "none", "no scalar"],
+)
+def test_a_weight_that_cannot_be_right_is_told(tmp_path: Path, weights: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        ranks(tmp_path, weighing(weights)).step(og.cut(BATCH, [[2, 2, 2]]))
+
+
+def test_a_wrong_weight_of_nothing_is_told_too(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"and 0 was told"):
+        ranks(tmp_path, weighing(lambda batch: {"words": 0, "rare": 0})).step(og.cut(BATCH, [[6]]))
 
 
 @pytest.mark.parametrize(("sizes", "passes"), [([6], 1), ([2, 2, 2], 7)], ids=["one", "three"])

@@ -218,6 +218,19 @@ def test_parts_add_up(family: Family) -> None:
 
 
 @every
+def test_a_weight_that_labels_tell_is_the_one_of_the_loss(family: Family) -> None:
+    weight = getattr(family.loss, "weight", None)
+    if weight is None:
+        # Its labels do not tell how many embeddings there are, or which triplets.
+        assert isinstance(family.loss, s.TripletLoss | s.InBatchContrastiveLoss)
+        return
+    told = float(weight({"labels": family.labels, "other": 1}))
+    assert told == pytest.approx(float(family.loss(family.given, family.labels).weight), rel=1e-15)
+    with pytest.raises(DataError, match=r"needs 'labels' as a tensor and got NoneType"):
+        weight({"other": 1})
+
+
+@every
 def test_outputs_may_be_a_mapping_a_tuple_or_a_tensor(family: Family) -> None:
     key = family.loss.key  # type: ignore[attr-defined]
     for outputs in ({key: family.given, "other": 1}, (family.given, 1)):

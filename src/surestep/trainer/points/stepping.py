@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -240,6 +240,35 @@ class SteppingPoints(Face):
         else:
             loss = loss_of(outputs, given)
         return (loss, outputs) if return_outputs else loss
+
+    def weigh_loss(self, inputs: Any) -> Any:
+        """Return what the loss of a micro-batch will weigh, where that can be told before it is computed; else None.
+
+        A number, or a dict of numbers for a loss of named parts. It is asked for all micro-batches of a step, as the
+        loader gave them, before the first of them is computed, and the parts then need no gradients of their own
+        (docs/loss.md). By default `compute_loss_func.weight(inputs)` says so, where there is such; override it beside
+        `compute_loss`, and then return a weight for every micro-batch.
+        """
+        weight = getattr(self.compute_loss_func, "weight", None)
+        return weight(inputs) if callable(weight) else None
+
+    def _weigher(self) -> Callable[[list[Any]], dict[str, Tensor | float]] | None:
+        """Return what weighs the micro-batches of a step together, where their loss can be weighed beforehand."""
+        kind = type(self)
+        if kind.weigh_loss is not SteppingPoints.weigh_loss:
+            return self._weigh_step
+        # The function's weight says nothing of an override.
+        outside = kind.compute_loss is SteppingPoints.compute_loss
+        return self._weigh_step if outside and callable(getattr(self.compute_loss_func, "weight", None)) else None
+
+    def _weigh_step(self, batches: list[Any]) -> dict[str, Tensor | float]:
+        from surestep.losses.pair import weights_of_parts
+
+        totals: dict[str, Tensor | float] = {}
+        for batch in batches:
+            for name, weight in weights_of_parts(self.weigh_loss(batch)).items():
+                totals[name] = totals[name] + weight if name in totals else weight
+        return totals
 
     def _hands_on_count(self) -> bool:
         return self.model_accepts_loss_kwargs and self._divides_by_items is not False

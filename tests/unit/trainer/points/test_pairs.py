@@ -103,6 +103,46 @@ def test_a_resumed_run_logs_the_parts_of_an_uninterrupted_one(tmp_path: Path) ->
     assert torch.equal(weights(resumed), weights(whole))
 
 
+class Told(Trainer):
+    """Parts of its own, whose weights it tells beforehand."""
+
+    asked = 0
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        outputs = model(inputs["x"])
+        loss = {name: pair for name, pair in parts(outputs, inputs["labels"]).items() if name != "size"}
+        return (loss, outputs) if return_outputs else loss
+
+    def weigh_loss(self, inputs: Any) -> Any:
+        self.asked += 1
+        return {"main": inputs["labels"].numel(), "positive": (inputs["labels"] > 0).sum()}
+
+
+class Untold(Told):
+    weigh_loss = Trainer.weigh_loss
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_an_override_may_tell_its_weights_beforehand(tmp_path: Path, size: int) -> None:
+    told, untold = (trained(tmp_path / kind.__name__, size=size, kind=kind) for kind in (Told, Untold))
+
+    # Each of 20 samples once, in micro-batches.
+    assert (told.asked, untold.asked) == (-(-12 // size) + -(-8 // size), 0)
+    torch.testing.assert_close(weights(told), weights(untold), rtol=1e-6, atol=1e-8)
+    names = ("loss", "loss_main", "loss_positive")
+    for one, other in zip(logged(told, *names), logged(untold, *names), strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_the_weight_of_a_function_says_nothing_of_an_override(tmp_path: Path) -> None:
+    class Both(Untold):
+        pass
+
+    assert quick(tmp_path, Both, compute_loss_func=MSELoss())._weigher() is None
+    assert quick(tmp_path, compute_loss_func=MSELoss())._weigher() is not None
+    assert quick(tmp_path, compute_loss_func=nn.CrossEntropyLoss(torch.ones(2)))._weigher() is None
+
+
 class Pairs(Line):
     """A model whose loss comes with its weight."""
 
