@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,14 +121,15 @@ class CheckpointStore:
         """Return what is wrong with a checkpoint, a sentence each; an empty list when it is whole."""
         return manifest.examine(folder).problems
 
-    def newest_valid(self) -> Found:
+    def newest_valid(self, among: Callable[[Path], bool] = Path.is_dir) -> Found:
         """Return the newest checkpoint whose every file is as it was written, and those passed over on the way.
 
-        Reads all of it: with several processes, let the main one ask and tell the others.
+        Reads all of it: with several processes, let the main one ask and tell the others. Only checkpoints `among`
+        those that count are looked at.
         """
         self._recover()
         passed_over: list[tuple[Path, list[str]]] = []
-        for path in reversed(layout.checkpoints_in(self.root)):
+        for path in filter(among, reversed(layout.checkpoints_in(self.root))):
             verdict = manifest.examine(path)
             if not verdict.problems:
                 return Found(path, passed_over, verdict.verified)

@@ -32,6 +32,8 @@ _FREE_ARGUMENTS = frozenset(
         "logging_strategy",
         "per_device_eval_batch_size",
         "report_to",
+        "resume_allow",
+        "resume_strict",
         "run_name",
         "save_total_limit",
     }

@@ -98,13 +98,15 @@ def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
         request.warn(warning)
     stop = StopWhenInterrupted(request.say)
     beginning = NoteBeginning(request.say)
+    if request.accept_changes:
+        assembly.arguments.resume_allow = ["all"]
     trainer = assembly.trainer([beginning, stop])
     folder.begin(request.job, data)
     request.say(_introduce(assembly))
     began = time.monotonic()
     with stop.listening():
         # Where nothing was saved there is nothing to look for, and nothing to be said of it.
-        trainer.train(resume_from_checkpoint=bool(folder.steps_saved()))
+        trainer.train(resume_from_checkpoint="auto" if folder.steps_saved() else None)
     seconds = time.monotonic() - began
     if stop.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
         return Outcome(folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, progress_name
 from surestep.checkpoint.manifest import is_foreign
@@ -25,41 +25,21 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
-def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | None:
-    """Return the folder to resume from: the one named, or for True the newest valid one; None to start anew.
+def asked_for(trainer: Trainer, asked: str | bool | None) -> str | bool | None:
+    """Return what to resume from: what `train` was given, else what the arguments say; a trial has its own."""
+    return trainer.args.resume_from_checkpoint if asked is None and trainer._trial is None else asked
 
-    With True and nothing to resume from, the run starts and says so.
+
+def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | None:
+    """Return the folder to resume from: the one named, or for True and "auto" the newest valid one; None to start anew.
+
+    With nothing to resume from, the run starts and says so, unless `resume_strict` makes that an error for True.
     """
     if asked is None or asked is False:
         return None
-    return on_main(trainer._world, lambda: _find_checkpoint(trainer, asked))
+    from surestep.trainer.resuming.finding import find
 
-
-def _find_checkpoint(trainer: Trainer, asked: str | Path | Literal[True]) -> str | None:
-    store = trainer._store
-    if asked is True:
-        found = store.newest_valid()
-        for damaged, _ in found.passed_over:
-            logger.warning("The damaged checkpoint is kept as '%s'.", store.set_aside(damaged))
-        if found.path is None:
-            logger.warning(
-                "resume_from_checkpoint=True, and there is no checkpoint in '%s': training starts anew.",
-                trainer.args.output_dir,
-            )
-        return None if found.path is None else str(found.path)
-    folder = Path(asked)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"resume_from_checkpoint is '{asked}', which is no folder. Name a checkpoint-<step> folder, or write True "
-            "for the newest one in output_dir."
-        )
-    problems = store.verify(folder)
-    if problems:
-        raise CheckpointError(
-            f"The checkpoint '{folder}' is damaged: {'; '.join(problems)}. Name another one, or write "
-            "resume_from_checkpoint=True, which falls back to the newest valid one."
-        )
-    return str(folder)
+    return on_main(trainer._world, lambda: find(trainer, asked))
 
 
 def load_state(checkpoint: str) -> TrainerState:

@@ -42,7 +42,7 @@ from surestep.trainer.older import (
     with_writer,
 )
 from surestep.trainer.points.older import OlderPoints
-from surestep.trainer.resume import find_checkpoint, load_state
+from surestep.trainer.resume import asked_for, find_checkpoint, load_state
 from surestep.training.events import Events
 from surestep.training.loop import training_loop
 from surestep.training.plan import Plan
@@ -50,7 +50,9 @@ from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from surestep.checkpoint.run_record import RunRecord
     from surestep.trainer.preflight.report import PreflightReport
+    from surestep.trainer.resuming.report import ResumeReport
 
 logger = get_logger(__name__)
 
@@ -151,6 +153,8 @@ class Trainer(OlderPoints):
         self.control = TrainerControl()
         self._run: Run | None = None
         self.train_output: TrainOutput | None = None
+        self.resume_report: ResumeReport | None = None
+        self._record: RunRecord | None = None
         self.is_in_train = False
         self.current_flos = 0.0
         self.current_gradient_accumulation_steps = 1
@@ -222,8 +226,10 @@ class Trainer(OlderPoints):
         """Train and return `(global_step, training_loss, metrics)`.
 
         Args:
-            resume_from_checkpoint: A `checkpoint-<step>` folder to go on from, or True for the newest valid one in the
-                output folder (where there is none, training starts and says so).
+            resume_from_checkpoint: A `checkpoint-<step>` folder to go on from; "auto" or True for the newest valid one
+                of this run in the output folder. Where there is none, training starts and says so (True with
+                `resume_strict` makes it an error), and a run that is complete returns at once. None takes what the
+                arguments say, False starts anew. What was taken up is in `resume_report`.
             trial: The trial of a search.
             ignore_keys_for_eval: Outputs of the model that evaluations during training leave out.
         """
@@ -253,11 +259,12 @@ class Trainer(OlderPoints):
         """Take the batch size of the arguments, which may have been set since the trainer was made."""
         self._batch_size_taken = self._train_batch_size = self.args.train_batch_size
 
-    def _continue_with_size_found(self, asked: str | bool | None) -> str | None:
+    def _continue_with_size_found(self, asked: str | bool | None) -> str | bool:
         """Return the checkpoint to resume from, and take over the batch size that fitted when it was written."""
-        checkpoint = find_checkpoint(self, asked)
-        if checkpoint is not None:
-            self._train_batch_size = load_state(checkpoint).train_batch_size or self._train_batch_size
+        checkpoint = find_checkpoint(self, asked_for(self, asked))
+        if checkpoint is None:
+            return False
+        self._train_batch_size = load_state(checkpoint).train_batch_size or self._train_batch_size
         return checkpoint
 
     def _inner_training_loop(
@@ -291,6 +298,7 @@ class Trainer(OlderPoints):
         from surestep.trainer.before import check_run
         from surestep.trainer.best import settle_directions
         from surestep.trainer.first_step import advised, with_first_watched
+        from surestep.trainer.resuming.beginning import begin, note_end, take_up
         from surestep.trainer.trial import check_figures
 
         if trial is not self._trial:
@@ -306,19 +314,22 @@ class Trainer(OlderPoints):
             self._store = self._make_store()
             if self.args.save_strategy != SaveStrategy.NO:
                 on_main(self._world, self._store.claim)
-            checkpoint = find_checkpoint(self, resume_from_checkpoint)
-            if checkpoint is not None:
-                self._load_from_checkpoint(checkpoint)
+            checkpoint = take_up(self, resume_from_checkpoint)
             with prepared_model(self), advised():
                 if not self.args.preflight:
                     check_figures(self)
                 run = self._run = assemble(self, checkpoint, trial)
+                self.train_output = begin(self, run, checkpoint)
+                if self.train_output is not None:
+                    yield iter(())
+                    return
                 self._train_mode(self.engine.model)
                 self._start_time, self._first_step = time.time(), self.state.global_step
                 self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
                 with closing(training_loop(self, run)) as steps:
                     yield with_first_watched(steps)
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
+                note_end(self, self.train_output)
         finally:
             self.is_in_train = False
             self._memory_tracker.stop("train")

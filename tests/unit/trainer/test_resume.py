@@ -65,7 +65,7 @@ def test_a_named_one_that_is_missing_or_damaged_is_told(run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint-99', which is no folder\. Name a checkpoint-<step> folder"):
         find_checkpoint(quick(run), str(run / "checkpoint-99"))
     damage(run / "checkpoint-4")
-    with pytest.raises(CheckpointError, match=r"checkpoint-4' is damaged: .*resume_from_checkpoint=True"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-4' is damaged: .*resume_from_checkpoint='auto'"):
         find_checkpoint(quick(run), str(run / "checkpoint-4"))
 
 

@@ -25,10 +25,12 @@ from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from surestep.checkpoint.run_record import RunRecord
     from surestep.metrics.shards import ShardWriter
     from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
     from surestep.trainer.measuring import Measures
+    from surestep.trainer.resuming.report import ResumeReport
     from surestep.trainer.search.search import Search
 
 
@@ -87,6 +89,9 @@ class Face:
 
     engine: Engine
     train_output: TrainOutput | None
+    # What a resumed run took up; None for a new one.
+    resume_report: ResumeReport | None
+    _record: RunRecord | None
     _world: World
     # Tokens of this rank that the state counts and the others do not know of yet.
     _own_tokens: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -31,6 +31,9 @@ from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.checks import check_present
 from surestep.trainer.generation import check_generation_config
 from surestep.trainer.points.stepping import SteppingPoints
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
 
@@ -131,10 +134,17 @@ class SavingPoints(SteppingPoints):
                     callback.save_to(folder)
             self.state.remember([*self.callback_handler.stateful(), self.control])
             self.state.save_to_json(folder / TRAINER_STATE)
+            self._write_origin(folder)
             if self._bests is not None:
                 self._bests.write(folder)
         if self._run is not None:
             write_tree(folder, progress_name(self._world.rank), self._run.state_dict())
+
+    def _write_origin(self, folder: Path) -> None:
+        """Write into a checkpoint which run it is of."""
+        from surestep.trainer.resuming.identity import describe
+
+        describe(cast("Trainer", self)).write(folder)
 
     def _note_best_checkpoint(self) -> None:
         """Point to the checkpoint of the best step, if it is there or is this one."""
@@ -222,10 +232,14 @@ class SavingPoints(SteppingPoints):
         if checkpoint is None:
             return
         parts = stored(Path(checkpoint))
-        if self.optimizer is not None and parts.has(OPTIMIZER):
+        if self.optimizer is not None and parts.has(OPTIMIZER) and not self._begins_anew("optimizer", checkpoint):
             parts.load_optimizer(self.optimizer, self._names_by_parameter())
-        if self.lr_scheduler is not None and parts.has(SCHEDULER):
+        if self.lr_scheduler is not None and parts.has(SCHEDULER) and not self._begins_anew("schedule", checkpoint):
             parts.load_schedule(self.lr_scheduler)
+
+    def _begins_anew(self, part: str, checkpoint: str) -> bool:
+        """Say whether a part of the checkpoint that is resumed was allowed to be of another kind."""
+        return self.resume_report is not None and self.resume_report.begins_anew(part, checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Put the loss scale back."""

@@ -1,0 +1,51 @@
+"""The run that an output folder belongs to: the one begun in it last, and how it ended. `run.json` holds it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from surestep.checkpoint import files
+from surestep.logs import get_logger
+
+_logger = get_logger(__name__)
+RUN_RECORD: Final = "run.json"
+_FORMAT, _VERSION = "surestep.run", 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run by its name, and when it was begun (UTC, ISO 8601).
+
+    `ended` is there once it came to its end: `state`, `training_loss` and `metrics` of what it returned, and `early`,
+    whether it ended before its last step because it got no better.
+    """
+
+    run: str
+    begun: str
+    ended: dict[str, Any] | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the record into an output folder, in the place of an older one, in one stroke."""
+        content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        beside = folder / f".{RUN_RECORD}.part"
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files.sync(beside)
+        files.rename(beside, folder / RUN_RECORD)
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Return the record in a folder, None where there is none that can be read."""
+    path = folder / RUN_RECORD
+    try:
+        content = json.loads(path.read_bytes())
+        if (content["format"], content["version"]) == (_FORMAT, _VERSION):
+            return RunRecord(content["run"], content["begun"], content["ended"])
+        _logger.warning("'%s' is of another version of this library: it is not read.", path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        _logger.warning("'%s' cannot be read (%s): every checkpoint beside it counts as this run's.", path, error)
+    return None

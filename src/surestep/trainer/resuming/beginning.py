@@ -1,0 +1,129 @@
+"""The beginning and the end of a run, new or resumed: what is taken up and told, and whether anything is left to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surestep.checkpoint.names import plain_name
+from surestep.checkpoint.origin import digest_of, read_origin
+from surestep.checkpoint.run_record import read_record
+from surestep.errors import CheckpointError
+from surestep.logs import announce, get_logger
+from surestep.metrics.prediction import TrainOutput
+from surestep.runtime.collectives import on_main
+from surestep.trainer.resume import asked_for, find_checkpoint
+from surestep.trainer.resuming.examining import examine
+from surestep.trainer.resuming.finding import asks_for_newest
+from surestep.trainer.resuming.identity import identify, take_folder, write_record
+from surestep.training.state import TrainerState
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
+
+_logger = get_logger(__name__)
+
+
+def take_up(trainer: Trainer, asked: str | bool | None) -> str | None:
+    """Find the checkpoint to go on from, look whether the run may, and load its weights; None for a new run."""
+    asked = asked_for(trainer, asked)
+    checkpoint = find_checkpoint(trainer, asked)
+    trainer.resume_report = None
+    if checkpoint is None:
+        return None
+    trainer.resume_report = examine(trainer, checkpoint)
+    trainer.resume_report.looked_for = asks_for_newest(asked)
+    try:
+        trainer._load_from_checkpoint(checkpoint)
+    except CheckpointError as error:
+        other = _other_model(trainer, checkpoint)
+        if other is None:
+            raise
+        raise CheckpointError(
+            f"'{checkpoint}' was written by a run of another model: {other}. Give this run an output_dir of its own, "
+            f"or write resume_from_checkpoint=False to start anew. {error}"
+        ) from error
+    return checkpoint
+
+
+def _other_model(trainer: Trainer, checkpoint: str) -> str | None:
+    """Return what model a checkpoint is of and what this is; None where they are the same, or nobody knows."""
+    origin = read_origin(Path(checkpoint))
+    model = trainer.engine.unwrap(trainer.model)
+    parameters = [(plain_name(name), parameter) for name, parameter in model.named_parameters()]
+    if origin is None or origin.parameters == digest_of(parameters):
+        return None
+    there = f"a {origin.model} of {origin.tensors} tensors with {origin.elements:,} numbers"
+    elements = sum(parameter.numel() for _, parameter in parameters)
+    here = f"a {type(model).__name__} of {len(parameters)} with {elements:,}"
+    return f"{there}, and here is {here} (run {origin.run}, begun {origin.begun})"
+
+
+def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | None:
+    """Say what was taken up and take the folder; return what the run came to before, if it is complete and ended."""
+    report = trainer.resume_report
+    trainer._record = identify(checkpoint)
+    output = None
+    if report is not None:
+        report.settle(trainer.state, run)
+        output = _what_it_came_to(trainer, run) if report.looked_for else None
+        report.complete |= output is not None
+        if trainer._world.is_main:
+            report.tell()
+    if output is None:
+        take_folder(trainer, trainer._record)
+    return output
+
+
+def _what_it_came_to(trainer: Trainer, run: Run) -> TrainOutput | None:
+    """Return what a run that has ended returned, its last or best weights loaded; None where it goes on."""
+    record = on_main(trainer._world, lambda: read_record(trainer._store.root))
+    if record is None or trainer._record is None or record.run != trainer._record.run or record.ended is None:
+        return None
+    ended, state = record.ended, TrainerState(**record.ended["state"])
+    if not ended["early"] and state.global_step < run.plan.max_steps:
+        return None
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    if trainer.state.global_step < state.global_step and not best:
+        _logger.warning(
+            "The run ended at step %d, and its newest checkpoint is of step %d: what is between is trained again.",
+            state.global_step,
+            trainer.state.global_step,
+        )
+        return None
+    state.is_local_process_zero = trainer.is_local_process_zero()
+    state.is_world_process_zero = trainer.is_world_process_zero()
+    trainer.state = state
+    if best:
+        trainer._load_best_model()
+    if trainer._world.is_main:
+        early = " It got no better; to train on, name a checkpoint." if ended["early"] else ""
+        told = f"The run in '{trainer._store.root}' is complete, at step {state.global_step}: no step is made.{early}"
+        announce(_logger, told)
+    return TrainOutput(state.global_step, ended["training_loss"], ended["metrics"])
+
+
+def note_end(trainer: Trainer, output: TrainOutput) -> None:
+    """Write down what a run returned that came to its end, so that it is not trained a second time."""
+    state, record = trainer.state, trainer._record
+    early = _got_no_better(trainer)
+    # Stopped by a signal, by the clock or by hand, it is to go on.
+    if record is None or not (early or state.global_step >= state.max_steps):
+        return
+    ended: dict[str, Any] = {
+        "state": asdict(state),
+        "training_loss": output.training_loss,
+        "metrics": output.metrics,
+        "early": early,
+    }
+    write_record(trainer, replace(record, ended=ended))
+
+
+def _got_no_better(trainer: Trainer) -> bool:
+    """Say whether patience is at its end."""
+    return any(
+        getattr(one, "early_stopping_patience_counter", 0) >= getattr(one, "early_stopping_patience", float("inf"))
+        for one in trainer.callback_handler.callbacks
+    )

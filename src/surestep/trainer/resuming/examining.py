@@ -1,0 +1,167 @@
+"""Whether a checkpoint may be gone on from, told before anything of it is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINING_ARGUMENTS, progress_name
+from surestep.checkpoint.manifest import is_foreign
+from surestep.checkpoint.origin import Origin, read_origin
+from surestep.checkpoint.stored import Stored, stored
+from surestep.checkpoint.tree import tree_exists
+from surestep.config.fields import judges_of
+from surestep.config.topics.memory import MIRRORS
+from surestep.config.verdicts import MATHEMATICS, Difference, Effect, Situation, batch, differences, order
+from surestep.data.loaders import has_length
+from surestep.errors import CheckpointError
+from surestep.trainer.resume import load_state
+from surestep.trainer.resuming.report import ANEW, LEFT_OUT, MISSING, RESTORED, Part, ResumeReport
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+    from surestep.training.state import TrainerState
+
+# What begins anew where another value of an argument is allowed whose state is of another kind.
+_STATE_OF = {"optim": OPTIMIZER, "optim_target_modules": OPTIMIZER, "lr_scheduler_type": SCHEDULER}
+_NAMES = {OPTIMIZER: "optimizer", SCHEDULER: "schedule", SCALER: "loss scale"}
+
+
+def examine(trainer: Trainer, checkpoint: str) -> ResumeReport:
+    """Compare a checkpoint with the run that wants to go on from it.
+
+    Raises:
+        CheckpointError: something differs that must not and is not allowed by name, or, with `resume_strict`, the run
+            would not be the same run.
+    """
+    folder, state = Path(checkpoint), load_state(checkpoint)
+    origin = read_origin(folder)
+    then = _arguments_in(folder)
+    report = ResumeReport(folder, origin, arguments_known=then is not None)
+    situation = _situation(trainer, state, then or {})
+    allowed = trainer.args.resume_allow or ()
+    if then is not None:
+        report.differences += differences(situation, judges_of(trainer.args._argument_topics), allowed)
+    if origin is not None:
+        report.differences += _of_objects(trainer, origin, situation, allowed)
+    _refuse(report, folder)
+    report.parts = list(_parts(trainer, folder, state, report.differences))
+    if trainer.args.resume_strict:
+        _refuse_inexact(report, allowed)
+    return report
+
+
+def _arguments_in(folder: Path) -> dict[str, Any] | None:
+    """Return the arguments that a checkpoint was trained with, as plain data; None where it does not tell them."""
+    try:
+        found = json.loads((folder / TRAINING_ARGUMENTS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _situation(trainer: Trainer, state: TrainerState, then: Mapping[str, Any]) -> Situation:
+    args = trainer.args
+    # Through JSON, which makes lists of tuples.
+    now: dict[str, Any] = json.loads(json.dumps(args.to_dict(), default=str))
+    # A version that did not have a setting did what its default does now.
+    defaults = {one.name: json.loads(json.dumps(one.default, default=str)) for one in fields(args) if one.name in now}
+    then = {**{name: defaults[name] for name in now if name in defaults}, **then} if then else {}
+    for settings in (now, then):
+        for mirror in MIRRORS:
+            settings.pop(mirror, None)
+    within_epoch = not float(state.epoch or 0).is_integer()
+    return Situation(then, now, within_epoch)
+
+
+def _of_objects(
+    trainer: Trainer, origin: Origin, situation: Situation, allowed: tuple[str, ...] | list[str]
+) -> Iterator[Difference]:
+    """Yield what differs in the objects that the trainer was given, as far as the checkpoint tells of them."""
+    permitted = bool({"train_dataset", "all"} & set(allowed))
+    data = trainer.train_dataset
+    samples = len(data) if has_length(data) else None
+    if origin.samples != samples:
+        yield Difference("train_dataset", _count(origin.samples), _count(samples), order(situation), permitted)
+    elif origin.fingerprint != (now := getattr(data, "_fingerprint", None)):
+        verdict = type(MATHEMATICS)(
+            Effect.MATHEMATICS, "fingerprints of datasets: other samples, or made in another way"
+        )
+        yield Difference("train_dataset", origin.fingerprint, now, verdict, permitted)
+    if origin.processes != trainer._world.size:
+        yield Difference("processes", origin.processes, trainer._world.size, batch(situation), "all" in allowed)
+
+
+def _count(samples: int | None) -> str:
+    return "a stream" if samples is None else f"{samples:,} samples"
+
+
+def _refuse(report: ResumeReport, folder: Path) -> None:
+    refused = [one for one in report.differences if one.refused]
+    if refused:
+        lines = "\n".join(f"  - {one.name} was {one.then!r} and is {one.now!r}: {one.verdict.why}" for one in refused)
+        names = [one.name for one in refused]
+        raise CheckpointError(
+            f"'{folder}' is not resumed with what differs now:\n{lines}\nWrite what was there before; or "
+            f"resume_allow={names} to go on all the same; or another output_dir to start anew."
+        )
+
+
+def _refuse_inexact(report: ResumeReport, allowed: tuple[str, ...] | list[str]) -> None:
+    harmless = {Effect.HARMLESS, Effect.REFUSED}
+    differing = [
+        one.name
+        for one in report.differences
+        if one.verdict.effect not in harmless and not {one.name, "all"} & set(allowed)
+    ]
+    missing = [str(part) for part in report.named(MISSING)]
+    if differing or missing:
+        found = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"these differ: {', '.join(differing)}"] * bool(
+            differing
+        )
+        raise CheckpointError(
+            f"'{report.checkpoint}' would not be resumed exactly ({'; '.join(found)}), which resume_strict=True makes "
+            f"an error. {report.as_text()}\nWrite what was there before, resume_allow={differing or ['all']}, or "
+            "resume_strict=False."
+        )
+
+
+def _parts(trainer: Trainer, folder: Path, state: TrainerState, differing: list[Difference]) -> Iterator[Part]:
+    parts = stored(folder)
+    anew = {_STATE_OF[one.name] for one in differing if one.name in _STATE_OF and one.verdict.effect is Effect.REFUSED}
+    yield Part("weights")
+    for part in (OPTIMIZER, SCHEDULER):
+        there = parts.has(part)
+        outcome = ANEW if part in anew else RESTORED if there else MISSING
+        yield Part(_NAMES[part], outcome)
+    yield from _scaler(trainer, parts)
+    ranks = range(trainer._world.size)
+    lacking = [rank for rank in ranks if not parts.has_random(rank)]
+    yield Part("random generators", MISSING if lacking else RESTORED, _ranks(lacking or list(ranks)))
+    if is_foreign(folder):
+        yield Part("position", RESTORED, "from the number of steps")
+    else:
+        yield Part("position", RESTORED if tree_exists(folder, progress_name(0)) else MISSING)
+    yield from _callbacks(trainer, state)
+
+
+def _ranks(ranks: list[int]) -> str:
+    return "" if ranks == [0] else f"ranks {', '.join(map(str, ranks))}"
+
+
+def _scaler(trainer: Trainer, parts: Stored) -> Iterator[Part]:
+    wanted, there = trainer.engine.precision.state_dict() is not None, parts.has(SCALER)
+    if wanted or there:
+        yield Part(_NAMES[SCALER], RESTORED if wanted and there else MISSING if wanted else LEFT_OUT)
+
+
+def _callbacks(trainer: Trainer, state: TrainerState) -> Iterator[Part]:
+    """Yield the callbacks whose state the checkpoint holds, and those that are gone."""
+    saved = set(state.stateful_callbacks or {}) - {type(trainer.control).__name__}
+    present = {type(one).__name__ for one in trainer.callback_handler.callbacks}
+    for outcome, names in ((RESTORED, saved & present), (LEFT_OUT, saved - present)):
+        if names:
+            yield Part("callbacks", outcome, ", ".join(sorted(names)))

@@ -1,0 +1,91 @@
+"""Which checkpoint a run goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surestep.checkpoint.layout import checkpoints_in
+from surestep.checkpoint.origin import read_origin
+from surestep.checkpoint.run_record import RunRecord, read_record
+from surestep.errors import CheckpointError
+from surestep.logs import announce, get_logger
+
+if TYPE_CHECKING:
+    from surestep.checkpoint.store import CheckpointStore
+    from surestep.trainer.trainer import Trainer
+
+logger = get_logger(__name__)
+AUTO = "auto"
+
+
+def asks_for_newest(asked: object) -> bool:
+    """Say whether the newest checkpoint is asked for, and not a certain one."""
+    return asked is True or asked == AUTO
+
+
+def find(trainer: Trainer, asked: object) -> str | None:
+    """Return the checkpoint to go on from; the main process looks for it."""
+    return _newest(trainer, asked) if asks_for_newest(asked) else _named(trainer, Path(str(asked)))
+
+
+def of_run(path: Path, record: RunRecord | None) -> bool:
+    """Say whether a checkpoint is of the run that its folder belongs to, as far as both can tell."""
+    origin = read_origin(path)
+    return origin is None or record is None or origin.run == record.run
+
+
+def _newest(trainer: Trainer, asked: object) -> str | None:
+    store = trainer._store
+    record = read_record(store.root)
+    found = store.newest_valid(lambda path: of_run(path, record))
+    for damaged, _ in found.passed_over:
+        _set_aside(store, damaged)
+    if found.path is not None:
+        return str(found.path)
+    others = [path for path in checkpoints_in(store.root) if not of_run(path, record)]
+    if others:
+        logger.warning(
+            "'%s' holds checkpoints of another run, up to %s. They are not resumed, because a run was begun here after "
+            "them; to go on from one of them, name it.",
+            store.root,
+            others[-1].name,
+        )
+    _tell_none(trainer, asked, nothing_lost=not found.passed_over)
+    return None
+
+
+def _set_aside(store: CheckpointStore, damaged: Path) -> None:
+    try:
+        logger.warning("The damaged checkpoint is kept as '%s'.", store.set_aside(damaged))
+    except OSError as error:
+        logger.warning("The damaged checkpoint stays where it is, for it cannot be renamed: %s.", error)
+
+
+def _tell_none(trainer: Trainer, asked: object, *, nothing_lost: bool) -> None:
+    folder = trainer._store.root
+    if asked is True and trainer.args.resume_strict:
+        raise CheckpointError(
+            f"resume_from_checkpoint=True, and there is no checkpoint to resume from in '{folder}', which "
+            "resume_strict=True makes an error. Write resume_from_checkpoint='auto' for a run that may be its first."
+        )
+    told = f"resume_from_checkpoint={asked!r}, and there is no checkpoint in '{folder}': training starts anew."
+    if asked == AUTO and nothing_lost:
+        announce(logger, told)
+    else:
+        logger.warning(told)
+
+
+def _named(trainer: Trainer, folder: Path) -> str:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"resume_from_checkpoint is '{folder}', which is no folder. Name a checkpoint-<step> folder, or write "
+            "'auto' for the newest one in output_dir."
+        )
+    problems = trainer._store.verify(folder)
+    if problems:
+        raise CheckpointError(
+            f"The checkpoint '{folder}' is damaged: {'; '.join(problems)}. Name another one, or write "
+            "resume_from_checkpoint='auto', which falls back to the newest valid one."
+        )
+    return str(folder)
