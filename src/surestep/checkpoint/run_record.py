@@ -1,4 +1,4 @@
-"""The run that an output folder belongs to: the one begun in it last, and how it ended. `run.json` holds it."""
+"""The run that an output folder belongs to, the one begun in it last, and how it ended: `.surestep-run.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from surestep.checkpoint import files
 from surestep.logs import get_logger
 
 _logger = get_logger(__name__)
-RUN_RECORD: Final = "run.json"
+RUN_RECORD: Final = ".surestep-run.json"
 _FORMAT, _VERSION = "surestep.run", 1
 
 
@@ -30,7 +30,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write the record into an output folder, in the place of an older one, in one stroke."""
         content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        beside = folder / f".{RUN_RECORD}.part"
+        beside = (folder / RUN_RECORD).with_suffix(".part")
         beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         files.sync(beside)
         files.rename(beside, folder / RUN_RECORD)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from surestep.checkpoint.stored import Stored, stored
 from surestep.checkpoint.tree import tree_exists
 from surestep.config.fields import judges_of
 from surestep.config.topics.memory import MIRRORS
-from surestep.config.verdicts import MATHEMATICS, Difference, Effect, Situation, batch, differences, order
+from surestep.config.verdicts import Difference, Effect, Situation, batch, differences, order
 from surestep.data.loaders import has_length
 from surestep.errors import CheckpointError
 from surestep.trainer.resume import load_state
@@ -50,7 +49,7 @@ def examine(trainer: Trainer, checkpoint: str) -> ResumeReport:
     _refuse(report, folder)
     report.parts = list(_parts(trainer, folder, state, report.differences))
     if trainer.args.resume_strict:
-        _refuse_inexact(report, allowed)
+        _refuse_inexact(report)
     return report
 
 
@@ -67,9 +66,8 @@ def _situation(trainer: Trainer, state: TrainerState, then: Mapping[str, Any]) -
     args = trainer.args
     # Through JSON, which makes lists of tuples.
     now: dict[str, Any] = json.loads(json.dumps(args.to_dict(), default=str))
-    # A version that did not have a setting did what its default does now.
-    defaults = {one.name: json.loads(json.dumps(one.default, default=str)) for one in fields(args) if one.name in now}
-    then = {**{name: defaults[name] for name in now if name in defaults}, **then} if then else {}
+    # A version that did not have a setting did what happens where nobody writes it.
+    then = {**{name: value for name, value in now.items() if name not in args._given}, **then} if then else {}
     for settings in (now, then):
         for mirror in MIRRORS:
             settings.pop(mirror, None)
@@ -77,9 +75,7 @@ def _situation(trainer: Trainer, state: TrainerState, then: Mapping[str, Any]) -
     return Situation(then, now, within_epoch)
 
 
-def _of_objects(
-    trainer: Trainer, origin: Origin, situation: Situation, allowed: tuple[str, ...] | list[str]
-) -> Iterator[Difference]:
+def _of_objects(trainer: Trainer, origin: Origin, situation: Situation, allowed: Sequence[str]) -> Iterator[Difference]:
     """Yield what differs in the objects that the trainer was given, as far as the checkpoint tells of them."""
     permitted = bool({"train_dataset", "all"} & set(allowed))
     data = trainer.train_dataset
@@ -87,9 +83,7 @@ def _of_objects(
     if origin.samples != samples:
         yield Difference("train_dataset", _count(origin.samples), _count(samples), order(situation), permitted)
     elif origin.fingerprint != (now := getattr(data, "_fingerprint", None)):
-        verdict = type(MATHEMATICS)(
-            Effect.MATHEMATICS, "fingerprints of datasets: other samples, or made in another way"
-        )
+        verdict = Verdict(Effect.MATHEMATICS, "fingerprints: other samples, or the same made in another way")
         yield Difference("train_dataset", origin.fingerprint, now, verdict, permitted)
     if origin.processes != trainer._world.size:
         yield Difference("processes", origin.processes, trainer._world.size, batch(situation), "all" in allowed)
@@ -110,23 +104,21 @@ def _refuse(report: ResumeReport, folder: Path) -> None:
         )
 
 
-def _refuse_inexact(report: ResumeReport, allowed: tuple[str, ...] | list[str]) -> None:
-    harmless = {Effect.HARMLESS, Effect.REFUSED}
-    differing = [
-        one.name
-        for one in report.differences
-        if one.verdict.effect not in harmless and not {one.name, "all"} & set(allowed)
-    ]
-    missing = [str(part) for part in report.named(MISSING)]
-    if differing or missing:
-        found = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"these differ: {', '.join(differing)}"] * bool(
-            differing
-        )
-        raise CheckpointError(
-            f"'{report.checkpoint}' would not be resumed exactly ({'; '.join(found)}), which resume_strict=True makes "
-            f"an error. {report.as_text()}\nWrite what was there before, resume_allow={differing or ['all']}, or "
-            "resume_strict=False."
-        )
+def _refuse_inexact(report: ResumeReport) -> None:
+    """Raise where the run would not be the same run, but for what is allowed."""
+    judged = {Effect.NONE, Effect.MATHEMATICS}
+    differing = [one for one in report.differences if one.verdict.effect in judged and not one.allowed]
+    missing = report.named(MISSING)
+    if not differing and not missing:
+        return
+    lines = [f"missing: {part}" for part in missing]
+    lines += [f"{one.name} was {one.then!r} and is {one.now!r}: {one.verdict.effect.value}" for one in differing]
+    listed = "".join(f"\n  - {line}" for line in lines)
+    allow = f"resume_allow={[one.name for one in differing]}, " if differing else ""
+    raise CheckpointError(
+        f"'{report.checkpoint}' would not be resumed exactly, which resume_strict=True makes an error:{listed}\n"
+        f"Write what was there before, {allow}or resume_strict=False."
+    )
 
 
 def _parts(trainer: Trainer, folder: Path, state: TrainerState, differing: list[Difference]) -> Iterator[Part]:
