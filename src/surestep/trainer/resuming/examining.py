@@ -14,7 +14,7 @@ from surestep.checkpoint.stored import Stored, stored
 from surestep.checkpoint.tree import tree_exists
 from surestep.config.fields import judges_of
 from surestep.config.topics.memory import MIRRORS
-from surestep.config.verdicts import Difference, Effect, Situation, batch, differences, order
+from surestep.config.verdicts import Difference, Effect, Situation, Verdict, batch, differences, order
 from surestep.data.loaders import has_length
 from surestep.errors import CheckpointError
 from surestep.trainer.resume import load_state

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import torch
 from tests.small import Points, quick
 
 from surestep import EarlyStoppingCallback, Trainer
+from surestep.checkpoint.manifest import seal
+from surestep.checkpoint.origin import read_origin
 from surestep.errors import CheckpointError
 from surestep.trainer.resuming.report import ResumeReport
 
@@ -215,3 +219,32 @@ def test_a_run_that_is_the_same_is_told_without_a_warning(
 
     told = [record for record in caplog.records if "Resuming from" in record.getMessage()]
     assert [record.levelname for record in told] == ["INFO"]
+
+
+def test_a_table_of_other_rows_is_told_by_its_fingerprint(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"x": [float(i), 1.0, 2.0], "labels": [float(i)]} for i in range(20)]
+    quick(tmp_path, **SAVES, train_dataset=datasets.Dataset.from_list(rows)).train()
+    same, other = (datasets.Dataset.from_list(chosen) for chosen in (rows, rows[::-1]))
+
+    def told(data: Any, folder: Path) -> dict[str, str]:
+        trainer = quick(folder, **{**SAVES, "save_strategy": "no"}, train_dataset=data)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        return verdicts(report_of(trainer))
+
+    assert "train_dataset" not in told(same, tmp_path / "same")
+    assert told(other, tmp_path / "other")["train_dataset"] == "changes the mathematics"
+
+
+def test_another_number_of_processes_is_told(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-4"
+    shutil.copytree(run / "checkpoint-4", folder)
+    origin = read_origin(folder)
+    assert origin is not None
+    replace(origin, processes=2).write(folder)
+    (folder / "manifest.json").unlink()
+    seal(folder, 4)
+    trainer = quick(tmp_path / "rest", **SAVES)
+    trainer.train(resume_from_checkpoint=str(folder))
+
+    assert verdicts(report_of(trainer))["processes"] == "changes the mathematics"
