@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from surestep import __version__
 from surestep.checkpoint.layout import checkpoints_in
 from surestep.checkpoint.names import plain_name
 from surestep.checkpoint.optimizer_state import inner_optimizer
@@ -75,7 +76,7 @@ def describe(trainer: Trainer) -> Origin:
         run=record.run,
         begun=record.begun,
         written=_now(),
-        surestep=__version__,
+        surestep=_own_version(),
         torch=torch.__version__,
         model=type(model).__name__,
         parameters=digest_of(parameters),
@@ -91,3 +92,8 @@ def describe(trainer: Trainer) -> Origin:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def _own_version() -> str:
+    return version("surestep")
