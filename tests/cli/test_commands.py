@@ -62,7 +62,7 @@ def test_the_schema_describes_every_block_and_argument(here: Run, tmp_path: Path
     assert schema["required"] == ["task", "data"]
     assert schema["additionalProperties"] is False
     properties = schema["properties"]
-    assert set(properties) == {"name", "output_dir", "task", "data", "model", "metrics", "arguments"}
+    assert set(properties) == {"name", "output_dir", "task", "data", "model", "metrics", "arguments", "search"}
     described = properties["arguments"]["properties"]
     assert set(described) == {field.name for field in fields(TrainingArguments) if field.init} - {"output_dir"}
     assert described["learning_rate"]["default"] == 5e-5
@@ -73,7 +73,7 @@ def test_the_schema_describes_every_block_and_argument(here: Run, tmp_path: Path
     assert json.loads((tmp_path / "schema.json").read_text()) == schema
 
 
-@pytest.mark.parametrize("job", [DIGITS, EXAMPLES / "messages.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("job", [DIGITS, *sorted(EXAMPLES.glob("messages*.yaml"))], ids=lambda path: path.stem)
 def test_the_examples_have_only_keys_of_the_schema(here: Run, job: Path) -> None:
     from surestep.jobs.reading import read_declaration
 

@@ -11,14 +11,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surestep.jobs.space import values_shown
+
 if TYPE_CHECKING:
     from surestep.compat.finding import Finding
+    from surestep.jobs.job import Job
     from surestep.jobs.memory import Memory
     from surestep.jobs.plan import JobPlan
 
 # A confusion table of more classes does not fit on a screen: the pairs most often confused are shown instead.
 _WIDEST = 20
 _PAIRS = 10
+# So many trials of a search are shown.
+_BEST = 5
 _OF_A_CLASS = ("precision", "recall", "f1")
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -26,10 +31,26 @@ _BARS = "▁▂▃▄▅▆▇█"
 def results_view(results: Mapping[str, Any], folder: Path, *, files: Sequence[str]) -> RenderableType:
     """Show the scores of a complete run, what was confused with what, and where everything lies."""
     parts: list[RenderableType] = [_scores(results)]
+    if "search" in results:
+        parts = [_trials(results["search"]), Text(), *parts]
     judged = "test" if "test" in results["scores"] else "validation"
     if judged in results["scores"]:
         parts += [Text(), _confusion(results["scores"][judged], results["labels"], judged)]
     return Group(*parts, Text(), _ending(results), Text(f"Written to {folder}: {', '.join(files)}"))
+
+
+def _trials(search: Mapping[str, Any]) -> RenderableType:
+    """Show the best trials of a search, the first of them in bold, and how the others ended."""
+    trials, table = search["trials"], _plain_table()
+    table.add_column("trial")
+    table.add_column(search["metric"], justify="right")
+    table.add_column("values", overflow="fold")
+    for trial in [one for one in trials if one["state"] == "complete"][:_BEST]:
+        style = "bold" if trial["trial"] == search["best"] else ""
+        table.add_row(trial["trial"], f"{trial['objective']:.4f}", values_shown(trial["values"]), style=style)
+    states = [trial["state"] for trial in trials]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return _titled(f"search: {counted}; the best is {search['best']}", table)
 
 
 def _scores(results: Mapping[str, Any]) -> RenderableType:
@@ -107,6 +128,7 @@ def plan_view(plan: JobPlan) -> RenderableType:
         "device": f"{plan.device}, {plan.precision}",
         "memory": _memory_line(plan.memory, plan.micro_batch),
         "output": f"{plan.output_dir} ({plan.standing})",
+        **_search_rows(plan.job),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -117,6 +139,21 @@ def plan_view(plan: JobPlan) -> RenderableType:
         _groups(plan),
         *(Text(f"warning: {warning}", "yellow") for warning in plan.warnings),
     )
+
+
+def _search_rows(job: Job) -> dict[str, str]:
+    """Say what a search would vary, and how."""
+    search = job.search
+    if search is None:
+        return {}
+    limit = f", {search.timeout:g} s at most" if search.timeout else ""
+    how = f"{search.backend}, {search.sampler}, pruner {search.pruner}"
+    best = "lowest" if job.search_direction == "minimize" else "highest"
+    within = "\n".join(f"{name}: {one}" for name, one in search.varied())
+    return {
+        "search": f"{search.n_trials:,} trials{limit} ({how}), the {best} {job.search_metric} is the best",
+        "space": within,
+    }
 
 
 def _groups(plan: JobPlan) -> RenderableType:

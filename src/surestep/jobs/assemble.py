@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from surestep import Trainer, TrainerCallback, TrainingArguments
 from surestep.errors import JobError, SurestepError
+from surestep.jobs.arguments import check_evaluation, make_arguments
+from surestep.jobs.bounds import check_search, try_extremes
 from surestep.jobs.job import Job
 from surestep.tasks.classification import ClassificationMetrics
 from surestep.tasks.data.splits import Splits, open_splits
-from surestep.tasks.nearest import nearest
 from surestep.tasks.prepared import Prepared
 from surestep.tasks.registry import task_of
-
-# Arguments that mean something else, or nothing, where a job decides; and what to write instead.
-_REFUSED_ARGUMENTS = {
-    "do_train": "a job always trains",
-    "do_eval": "write eval_strategy",
-    "do_predict": "the test split is judged at the end when data.test declares one",
-    "resume_from_checkpoint": "a job goes on by itself from its newest checkpoint",
-    "overwrite_output_dir": "give --fresh to start anew",
-}
 
 
 @dataclass(frozen=True)
@@ -32,15 +26,29 @@ class Assembly:
     """All parts of a job, ready for a trainer."""
 
     job: Job
+    base: Path
     arguments: TrainingArguments
     splits: Splits
     prepared: Prepared
     metrics: ClassificationMetrics
 
-    def trainer(self, callbacks: Sequence[TrainerCallback] = ()) -> Trainer:
-        """Return the trainer of the job."""
+    def with_values(self, values: Mapping[str, Any], output_dir: Path) -> Assembly:
+        """Return the same job with the values of a trial, to be trained in `output_dir`; data and inputs are shared."""
+        job = self.job.with_values(values)
+        return replace(self, job=job, arguments=make_arguments(job, str(output_dir)))
+
+    def model_of(self, values: Mapping[str, Any]) -> nn.Module:
+        """Build the model of a trial anew, its fresh weights drawn from torch's default generator."""
+        job = self.job.with_values(values)
+        return task_of(job.task).build_model(job.model, self.prepared.inputs, self.prepared.labels, self.base)
+
+    def trainer(
+        self, callbacks: Sequence[TrainerCallback] = (), model_init: Callable[..., nn.Module] | None = None
+    ) -> Trainer:
+        """Return the trainer of the job, of a model that `model_init` makes where one is given."""
         return Trainer(
-            model=self.prepared.model,
+            model=self.prepared.model if model_init is None else None,
+            model_init=model_init,
             args=self.arguments,
             train_dataset=self.prepared.samples["train"],
             eval_dataset=self.prepared.samples.get("validation"),
@@ -53,7 +61,9 @@ class Assembly:
 def assemble(job: Job, base: Path, output_dir: str | None = None) -> Assembly:
     """Check arguments, read and check data, build the model; paths are relative to `base`, the job file's folder."""
     arguments = make_arguments(job, output_dir or job.output_dir)
-    _check_evaluation(job, arguments)
+    check_evaluation(job, arguments)
+    if job.search is not None:
+        check_search(job, job.search, arguments)
     try:
         splits = open_splits(job.data, job.input_column, base)
         torch.manual_seed(arguments.seed)
@@ -64,30 +74,9 @@ def assemble(job: Job, base: Path, output_dir: str | None = None) -> Assembly:
         if isinstance(error, ImportError):
             raise
         raise JobError(str(error)) from error
-    return Assembly(job, arguments, splits, prepared, ClassificationMetrics(job.metrics, len(splits.labels)))
-
-
-def make_arguments(job: Job, output_dir: str) -> TrainingArguments:
-    """Return the declared arguments as `TrainingArguments`, which checks them, or raise `JobError`."""
-    for name, instead in _REFUSED_ARGUMENTS.items():
-        if name in job.arguments:
-            raise JobError(f"arguments.{name} has no place in a job: {instead}.")
-    try:
-        return TrainingArguments(**{**job.arguments, "output_dir": output_dir})
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise JobError(f"arguments: {error}") from error
-
-
-def _check_evaluation(job: Job, arguments: TrainingArguments) -> None:
-    """Refuse evaluation without data for it, and a best model by a metric that is not computed."""
-    evaluates = str(getattr(arguments.eval_strategy, "value", arguments.eval_strategy)) != "no"
-    if evaluates and job.data.validation is None:
-        raise JobError(
-            "arguments.eval_strategy asks for evaluations, but data.validation is not given: write a fraction such as "
-            "data.validation=0.15, or a file."
-        )
-    best = arguments.metric_for_best_model
-    known = {"loss", "runtime", "samples_per_second", "steps_per_second", *job.metrics}
-    if best is not None and best.removeprefix("eval_") not in known:
-        hint = nearest(best.removeprefix("eval_"), {"loss", *job.metrics})
-        raise JobError(f"arguments.metric_for_best_model='{best}' is not among the metrics of the job: {hint}")
+    assembly = Assembly(job, base, arguments, splits, prepared, ClassificationMetrics(job.metrics, len(splits.labels)))
+    if job.search is not None and job.search.model_space:
+        # Sizes that no model can have are told now. On the meta device, weights take neither time nor memory.
+        with torch.device("meta"):
+            try_extremes(job.search, assembly.model_of)
+    return assembly

@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def search_path(self) -> Path:
+        """The folder of a search: its study, and a folder for each trial."""
+        return self.path / "search"
+
+    @property
     def model_path(self) -> Path:
         """The folder of the final model."""
         return self.path / "model"
@@ -80,6 +85,9 @@ class RunFolder:
         """Say what a run in the folder would do: begin, go on, or be shown because it is complete."""
         if self.results_path.is_file():
             return "holds a complete run"
+        trials = len([*self.search_path.glob("run-*")])
+        if trials:
+            return f"would go on with its search, {trials:,} trials were begun"
         saved = self.steps_saved()
         return f"would go on from step {saved[-1]:,}" if saved else "would begin"
 

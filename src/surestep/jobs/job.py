@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -9,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from surestep.errors import JobError
 from surestep.jobs.problems import explain
+from surestep.jobs.space import MODEL, SearchSettings
 from surestep.tasks.nearest import nearest
 from surestep.tasks.registry import INPUT_OF_TASK
 from surestep.tasks.settings import MODELS_OF_TASK, DataSettings, ModelSettings, Settings, TaskSettings
@@ -25,7 +27,7 @@ def _expander(block: str) -> BeforeValidator:
 
 
 class Job(Settings):
-    """A whole training run: data, task, model, arguments of the training, metrics, and where the results go."""
+    """A whole training run: data, task, model, arguments, metrics, a search for the best, and where results go."""
 
     name: str = Field(min_length=1, pattern=r"^[^/\\]+$", description="what the run is called")
     output_dir: str = Field(min_length=1, description="folder of the run, relative to where the command is given")
@@ -34,6 +36,7 @@ class Job(Settings):
     model: Annotated[ModelSettings, _expander("model")] = Field(description="what learns it")
     metrics: list[str] = Field(["accuracy", "macro_f1"], min_length=1, description="scores of every evaluation")
     arguments: dict[str, Any] = Field(default_factory=dict, description="the names and values of TrainingArguments")
+    search: SearchSettings | None = Field(None, description="train many times with other settings, and keep the best")
 
     @field_validator("metrics")
     @classmethod
@@ -62,6 +65,22 @@ class Job(Settings):
                 raise PydanticCustomError("column_of_task", "{said}", {"said": said})
         return self
 
+    @model_validator(mode="after")
+    def _search_what_is_there(self) -> Self:
+        """Refuse a search without an evaluation to compare trials by, or over what the job does not have."""
+        if self.search is None:
+            return self
+        self.search.check_model(self.model)
+        metric, figures = self.search.metric, ("loss", *self.metrics)
+        said = ""
+        if metric is not None and metric not in figures:
+            said = f"search.metric='{metric}' is not among the metrics of the job: {nearest(metric, figures)}"
+        elif self.data.validation is None:
+            said = "search compares trials on validation data: write a fraction such as data.validation=0.15, or a file"
+        if said:
+            raise PydanticCustomError("search", "{said}", {"said": said})
+        return self
+
     @property
     def input_setting(self) -> str:
         """The setting of `data` that names the column which the model sees."""
@@ -72,6 +91,27 @@ class Job(Settings):
         """The column that the model sees."""
         column: str = getattr(self.data, self.input_setting)
         return column
+
+    @property
+    def search_metric(self) -> str:
+        """What the trials of a search are compared by."""
+        figures = ("loss", *self.metrics)
+        named = str(self.arguments.get("metric_for_best_model", "")).removeprefix("eval_")
+        asked = None if self.search is None else self.search.metric
+        return asked or (named if named in figures else self.metrics[0])
+
+    @property
+    def search_direction(self) -> str:
+        """Which way that gets better."""
+        return "minimize" if self.search_metric == "loss" else "maximize"
+
+    def with_values(self, values: Mapping[str, Any]) -> Job:
+        """Return the job that a trial of a search with these values runs, or raise `JobError`."""
+        declared = self.model_dump(exclude_unset=True, exclude={"search"})
+        for name, value in values.items():
+            block = declared["model"] if name.startswith(MODEL) else declared.setdefault("arguments", {})
+            block[name.removeprefix(MODEL)] = value
+        return make_job(declared, self.name)
 
 
 def make_job(declared: dict[str, Any], default_name: str) -> Job:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from surestep.tasks.nearest import nearest
 
 # Errors whose message already names the value, or where there is none.
-_COMPLETE = {"unknown_key", "metric", "model_of_task", "column_of_task", "heads", "width"}
+_COMPLETE = {"unknown_key", "metric", "model_of_task", "column_of_task", "heads", "width", "range", "space", "search"}
 
 _REPLACED = {"model_type": "Write keys and values", "dict_type": "Write keys and values"}
 
@@ -48,13 +48,17 @@ def _place(location: tuple[int | str, ...], declared: Any) -> str:
         if isinstance(part, int):
             place += f"[{part}]"
             current = current[part] if isinstance(current, list) and part < len(current) else None
-        elif isinstance(current, Mapping) and current.get("name") == part and part not in current:
+        elif part.startswith("<") or (isinstance(current, Mapping) and _names_a_kind(part, current)):
             continue
         else:
             place += f".{part}" if place else part
             current = current.get(part) if isinstance(current, Mapping) else None
             current = {"name": current} if isinstance(current, str) and i < len(location) - 1 else current
     return place
+
+
+def _names_a_kind(part: str, current: Mapping[str, Any]) -> bool:
+    return current.get("name") == part and part not in current
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from surestep.tasks.data.source import fingerprint
 if TYPE_CHECKING:
     from surestep import Trainer
     from surestep.jobs.assemble import Assembly
+    from surestep.jobs.watch import NoteBeginning, StopWhenInterrupted
 
 Say = Callable[[str], None]
 
@@ -41,6 +42,7 @@ class Outcome:
     was_complete: bool = False
     signal_number: int | None = None
     stopped_at: int = 0
+    in_search: bool = False
 
 
 def run_job(request: Request) -> Outcome:
@@ -48,6 +50,8 @@ def run_job(request: Request) -> Outcome:
     folder = RunFolder(Path(request.job.output_dir))
     if request.fresh:
         _start_anew(folder, request.say)
+        if request.job.search is not None and request.job.search.storage is not None:
+            request.warn(f"The study in {request.job.search.storage} is outside of the run's folder, and goes on.")
     folder.check_free()
     with folder.locked():
         data = _fingerprint(request)
@@ -89,6 +93,16 @@ def _check_same(folder: RunFolder, changes: list[str], request: Request) -> None
     folder.reopen()
 
 
+@dataclass(frozen=True)
+class _Course:
+    """What one start of a run works with."""
+
+    assembly: Assembly
+    folder: RunFolder
+    stop: StopWhenInterrupted
+    beginning: NoteBeginning
+
+
 def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
     from surestep.jobs.assemble import assemble
     from surestep.jobs.watch import NoteBeginning, StopWhenInterrupted
@@ -96,24 +110,45 @@ def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
     assembly = assemble(request.job, request.base)
     for warning in assembly.splits.warnings:
         request.warn(warning)
-    stop = StopWhenInterrupted(request.say)
-    beginning = NoteBeginning(request.say)
     if request.accept_changes:
         assembly.arguments.resume_allow = ["all"]
-    trainer = assembly.trainer([beginning, stop])
-    folder.begin(request.job, data)
-    request.say(_introduce(assembly))
-    began = time.monotonic()
-    with stop.listening():
-        # Where nothing was saved there is nothing to look for, and nothing to be said of it.
-        trainer.train(resume_from_checkpoint="auto" if folder.steps_saved() else None)
-    seconds = time.monotonic() - began
+    course = _Course(assembly, folder, StopWhenInterrupted(request.say), NoteBeginning(request.say))
+    with course.stop.listening():
+        if request.job.search is not None:
+            return _search_and_keep(course, request, data)
+        trainer = assembly.trainer([course.beginning, course.stop])
+        folder.begin(request.job, data)
+        request.say(_introduce(assembly))
+        return _to_the_end(course, trainer, folder)
+
+
+def _search_and_keep(course: _Course, request: Request, data: str) -> Outcome:
+    """Search, and go on with the run of the best trial: it is at its end, unless its checkpoints were not kept."""
+    from surestep.jobs.search import SearchStopped, search
+
+    course.folder.begin(request.job, data)
+    request.say(_introduce(course.assembly))
+    try:
+        found = search(course.assembly, course.folder.search_path, course.stop, request.say)
+    except SearchStopped:
+        return Outcome(course.folder.path, signal_number=course.stop.signal_number, in_search=True)
+    best = course.assembly.with_values(found.values, found.folder)
+    trainer = best.trainer([course.beginning, course.stop], lambda: best.model_of({}))
+    return _to_the_end(replace(course, assembly=best), trainer, RunFolder(found.folder), search=found.report)
+
+
+def _to_the_end(course: _Course, trainer: Trainer, trained_in: RunFolder, **more: Any) -> Outcome:
+    """Train from the newest checkpoint, judge and keep the model; `more` is written into the results as well."""
+    began, stop = time.monotonic(), course.stop
+    # Where nothing was saved there is nothing to look for, and nothing to be said of it.
+    trainer.train(resume_from_checkpoint="auto" if trained_in.steps_saved() else None)
+    seconds = {"train_seconds": round(time.monotonic() - began, 1), "resumed_from_step": course.beginning.step}
     if stop.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
-        return Outcome(folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)
-    results = _judge(assembly, trainer) | {"train_seconds": round(seconds, 1), "resumed_from_step": beginning.step}
-    _keep_model(assembly, trainer, folder)
-    folder.finish(results)
-    return Outcome(folder.path, results)
+        return Outcome(course.folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)
+    results = _judge(course.assembly, trainer) | seconds | more
+    _keep_model(course.assembly, trainer, course.folder)
+    course.folder.finish(results)
+    return Outcome(course.folder.path, results)
 
 
 def _introduce(assembly: Assembly) -> str:

@@ -73,14 +73,17 @@ class ClassificationTask(ABC):
         """Return the input form that `InputForm.describe` described; `folder` holds files that belong to it."""
 
     def prepare(self, splits: Splits, column: str, model: ModelSettings, base: Path) -> Prepared:
-        """Make model and samples. The weights are drawn from torch's default generator, so seed it before."""
+        """Make model and samples, as `build_model` and `samples` do."""
         inputs = self.learn_inputs(splits, column, model, base)
         samples = {name: self.samples(split, name, column, inputs) for name, split in splits.parts.items()}
-        if isinstance(model, Pretrained):
-            built = self.pretrained_model(base / model.path, splits.labels, from_scratch=model.from_scratch)
-        else:
-            built = self.own_model(model, inputs, len(splits.labels))
+        built = self.build_model(model, inputs, splits.labels, base)
         return Prepared(built, samples, inputs.collate, splits.labels, inputs)
+
+    def build_model(self, model: ModelSettings, inputs: Any, labels: LabelSet, base: Path) -> nn.Module:
+        """Build the model anew. Fresh weights are drawn from torch's default generator, so seed it before."""
+        if isinstance(model, Pretrained):
+            return self.pretrained_model(base / model.path, labels, from_scratch=model.from_scratch)
+        return self.own_model(model, inputs, len(labels))
 
 
 def read_pretrained(kind: str, folder: Path, labels: LabelSet, *, from_scratch: bool) -> nn.Module:

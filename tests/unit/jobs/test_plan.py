@@ -12,7 +12,7 @@ from torch import nn
 
 from surestep import TrainingArguments
 from surestep.errors import JobError
-from surestep.jobs.assemble import make_arguments
+from surestep.jobs.arguments import make_arguments
 from surestep.jobs.job import Job, make_job
 from surestep.jobs.memory import estimate, longest_samples
 from surestep.jobs.plan import _rates, plan_job

@@ -38,9 +38,11 @@ def run(
     request = Request(job, job_file.parent, say, warn, fresh=fresh, accept_changes=accept_changes)
     outcome = run_job(request)
     if outcome.signal_number is not None:
-        say(f"Stopped after step {outcome.stopped_at:,}, saved in {outcome.folder}. The same command goes on.")
+        place = "in the search" if outcome.in_search else f"after step {outcome.stopped_at:,}"
+        say(f"Stopped {place}, saved in {outcome.folder}. The same command goes on.")
         raise typer.Exit(128 + outcome.signal_number)
     if outcome.was_complete:
         say(f"This run is complete. To train again, give --fresh or another output_dir (now {outcome.folder}).")
-    files = ["model/", "results.json", "job.json", "train_log.jsonl"]
+    log = "search/" if "search" in outcome.results else "train_log.jsonl"
+    files = ["model/", "results.json", "job.json", log]
     output().print(results_view(outcome.results, outcome.folder, files=files))
