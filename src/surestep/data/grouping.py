@@ -139,6 +139,11 @@ class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
         """The samples of all ranks, with those that `drop_last` drops."""
         return len(self.lengths)
 
+    def samples_before(self, batches: int) -> int | None:
+        """Return the samples of all ranks in the first `batches`; None inside a step, where they lie in no order."""
+        steps, inside = divmod(batches, self.grad_accum)
+        return None if inside else min(steps * self.effective_batch_size, len(self.lengths))
+
     def __len__(self) -> int:
         steps, tail = divmod(len(self.lengths), self.effective_batch_size)
         # Of the groups of a small tail, those that fall to this rank.
@@ -146,22 +151,31 @@ class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
         return steps * self.grad_accum + last
 
     def __iter__(self) -> Iterator[list[int]]:
-        size = len(self.lengths)
-        order = torch.randperm(size, generator=self._generator()).tolist() if self.shuffle else list(range(size))
-        order = order[self._take_start() :]
-        end = len(order) - len(order) % self.effective_batch_size if self.drop_last else len(order)
-        steps = (order[start : start + self.effective_batch_size] for start in range(0, end, self.effective_batch_size))
-        return chain(chain.from_iterable(map(self._batches, steps)), self._turn(self.epoch + 1))
+        return (batch for _, batch in self.placed())
 
-    def _batches(self, step: Sequence[int]) -> list[list[int]]:
-        """Return this rank's batches of a step."""
+    def placed(self, first: int = 0) -> Iterator[tuple[int, list[int]]]:
+        """Yield the batches with the places of their first samples, each step's samples taken from long to short.
+
+        `first` is where a sampler that was sought begins.
+        """
+        del first  # it knows
+        size, start = len(self.lengths), self._take_start()
+        order = torch.randperm(size, generator=self._generator()).tolist() if self.shuffle else list(range(size))
+        end = size - (size - start) % self.effective_batch_size if self.drop_last else size
+        steps = range(start, end, self.effective_batch_size)
+        batches = (self._batches(place, order[place : place + self.effective_batch_size]) for place in steps)
+        return chain(chain.from_iterable(batches), self._turn(self.epoch + 1))
+
+    def _batches(self, place: int, step: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Return this rank's batches of a step, the first sample of which has its place in the epoch."""
         ordered = sorted(step, key=self.lengths.__getitem__, reverse=True)
         groups = min(len(step), self.dp_size * self.grad_accum)
         balance = _Balance([self.lengths[index] for index in ordered], groups, self.dp_size, self._cost)
         counts = balance.counts(max(groups * 30, self.effective_batch_size))
         bounds = [0, *accumulate(counts)]
         ranked = balance.dearest_first(balance.costs(counts))
-        return [ordered[bounds[group] : bounds[group + 1]] for group in ranked[self.rank :: self.dp_size]]
+        mine = ranked[self.rank :: self.dp_size]
+        return [(place + bounds[group], ordered[bounds[group] : bounds[group + 1]]) for group in mine]
 
     def _cost(self, samples: int, longest: int) -> float:
         return samples * longest + self.QUADRATIC_COST_COEF * samples * longest * longest

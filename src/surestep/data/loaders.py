@@ -124,6 +124,8 @@ def set_epoch(loader: Any, epoch: int) -> None:
         loader.set_epoch(epoch)
         return
     batch_sampler = getattr(loader, "batch_sampler", None)
+    if batch_sampler is None:
+        batch_sampler = getattr(loader, "sampler", None)
     inner = getattr(batch_sampler, "sampler", None)
     parts: list[Any] = [batch_sampler, inner, getattr(inner, "sampler", None), getattr(loader, "dataset", None)]
     for part in parts:

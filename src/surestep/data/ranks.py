@@ -20,16 +20,25 @@ from surestep.runtime.collectives import from_main
 from surestep.runtime.world import World
 
 
-def share(order: Iterable[Any], batch_size: int, world: World, *, drop_last: bool) -> Iterator[list[Any]]:
-    """Yield a rank's batches of an order that all ranks have; `drop_last` leaves out a round that is not full."""
+def share(
+    order: Iterable[Any], batch_size: int, world: World, *, drop_last: bool, first: int = 0
+) -> Iterator[tuple[int, list[Any]]]:
+    """Yield a rank's batches of an order that all ranks have, each with the place of its first sample in that order.
+
+    `first` is the place at which the order given begins. `drop_last` leaves out a round that is not full.
+    """
     iterator = iter(order)
-    whole = batch_size * world.size
+    whole, place = batch_size * world.size, first
     while chunk := list(islice(iterator, whole)):
         if len(chunk) < whole and drop_last:
             return
-        batch = chunk[part_of(len(chunk), world)]
-        if batch:
-            yield batch
+        if world.size == 1:
+            yield place, chunk
+        else:
+            part = part_of(len(chunk), world)
+            if batch := chunk[part]:
+                yield place + part.start, batch
+        place += len(chunk)
 
 
 def part_of(samples: int, world: World) -> slice:
@@ -62,8 +71,16 @@ class RankBatches(Sampler[list[int]]):
         """The samples of a full round, over all ranks."""
         return self.batch_size * self.world.size
 
+    def samples_before(self, batches: int) -> int:
+        """Return the samples of all ranks in the first `batches` rounds."""
+        return min(batches * self.samples_per_round, len(self.sampler))
+
     def __iter__(self) -> Iterator[list[int]]:
-        return share(_one_order(self.sampler), self.batch_size, self.world, drop_last=self.drop_last)
+        return (batch for _, batch in self.placed())
+
+    def placed(self, first: int = 0) -> Iterator[tuple[int, list[int]]]:
+        """Yield the batches with their places in the common order; a sampler that was sought begins at `first`."""
+        return share(_one_order(self.sampler), self.batch_size, self.world, drop_last=self.drop_last, first=first)
 
 
 class RankOfBatches(Sampler[Any]):
@@ -80,7 +97,15 @@ class RankOfBatches(Sampler[Any]):
         return math.ceil(len(self.sampler) / self.world.size)
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(_one_order(self.sampler), self.world.rank, None, self.world.size)
+        return (batch for _, batch in self.placed())
+
+    def placed(self, first: int = 0) -> Iterator[tuple[int, Any]]:
+        """Yield the batches with their places among those of all ranks."""
+        place = first
+        for number, batch in enumerate(_one_order(self.sampler)):
+            if number % self.world.size == self.world.rank:
+                yield place, batch
+            place += len(batch)
 
 
 def _one_order(sampler: Any) -> Iterator[Any]:
@@ -99,7 +124,7 @@ class RankStream(IterableDataset[Any]):
         self._drop_last = drop_last
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in share(self.stream, *self._share, drop_last=self._drop_last):
+        for _, batch in share(self.stream, *self._share, drop_last=self._drop_last):
             yield from batch
 
     def set_epoch(self, epoch: int) -> None:

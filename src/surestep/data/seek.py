@@ -1,20 +1,27 @@
-"""Starting a loader in the middle of an epoch, as cheaply as the loader allows."""
+"""The order of a loader, read from any position on, as cheaply as the loader allows."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, count, islice, repeat
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data.datapipes.datapipe import MapDataPipe
 
-from surestep.data.ranks import RankBatches
-from surestep.data.samplers import Seekable
-from surestep.errors import DataError
-from surestep.runtime.nested import batch_length
+from surestep.data.grouping import BatchRebalanceSampler
+from surestep.data.ranks import RankBatches, RankOfBatches, knows_ranks, share
+from surestep.data.samplers import Epochs, Seekable, SequentialSampler
+from surestep.runtime.generators import Draws, borrowed_defaults, derive
+from surestep.runtime.world import World
 
 Tier: TypeAlias = Literal["seek", "indices", "reads"]
+# The place of a first sample in the order of all ranks, and the indices from there: a batch, or a single one.
+Placed: TypeAlias = tuple[int, Any]
+# These say by themselves where their batches lie.
+_PLACING = (RankBatches, RankOfBatches, BatchRebalanceSampler)
+_END = object()
 
 
 def seekable(loader: Any) -> Tier:
@@ -23,52 +30,139 @@ def seekable(loader: Any) -> Tier:
     Only `reads` touches the dataset. A loader with an iterator of its own is read, for nobody knows what it does
     with its indices.
     """
-    # `type`, for some wrappers only claim to be a DataLoader.
-    kind = type(loader)
-    plain = kind.__iter__ is DataLoader.__iter__ or getattr(kind, "seeks_as_plain", False)
-    if not (issubclass(kind, DataLoader) and plain):
-        return "reads"
-    if isinstance(loader.dataset, IterableDataset):
+    if not is_plain(loader) or isinstance(loader.dataset, IterableDataset | MapDataPipe):
         return "reads"
     return "seek" if _seeker(loader) is not None else "indices"
 
 
-def skip_batches(loader: Any, batches: int) -> Iterator[Any]:
-    """Return an iterator over `loader` that stands behind its first `batches` batches of this epoch."""
-    if batches == 0:
-        return iter(loader)
-    tier = seekable(loader)
-    size, order = _samples_per_batch(loader)
-    if tier == "seek" and size is not None:
-        return _sought(loader, min(batches * size, len(order)))
-    if tier == "reads":
-        return _after_batches(iter(loader), batches)
-    return iter(_with_indices(loader, _FromBatch(_indices(loader), batches)))
+def is_plain(loader: Any) -> bool:
+    """Say whether a loader is one of torch's, with its iterator or one known to read as that does."""
+    # `type`, for some wrappers only claim to be a DataLoader.
+    kind = type(loader)
+    return issubclass(kind, DataLoader) and (
+        kind.__iter__ is DataLoader.__iter__ or getattr(kind, "seeks_as_plain", False)
+    )
 
 
-def _samples_per_batch(loader: Any) -> tuple[int | None, Any]:
-    """Return the samples that a batch of the loader takes from the order, over all ranks, and that order."""
-    batches = getattr(loader, "batch_sampler", None)
-    if isinstance(batches, RankBatches):
-        return batches.samples_per_round, batches.sampler
-    return getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+class Order:
+    """The indices of a loader's epochs, each batch with its place, for a loader to read instead of its own.
 
-
-def skip_samples(loader: Any, samples: int) -> Iterator[Any]:
-    """Return an iterator over `loader` that stands behind the first `samples` samples of this epoch.
-
-    The batches need not be those of the loader that counted the samples: where the position falls inside a batch, a
-    loader that seeks starts a full batch there, and one that replays indices gives the rest of that batch. A loader
-    that is read can only stop between two batches and raises `DataError` elsewhere.
+    `begin` says which epoch comes and where in it to start. With a `seed`, each batch is given with the epoch and the
+    distance of its samples in the order, and a sampler that is none of ours draws from generators seeded for each of
+    its batches but the first. Without one the indices are given as they are.
     """
-    if samples == 0:
-        return iter(loader)
-    tier = seekable(loader)
-    if tier == "seek":
-        return _sought(loader, samples)
-    if tier == "reads":
-        return _after_samples(iter(loader), samples)
-    return iter(_with_indices(loader, _FromSample(_indices(loader), samples)))
+
+    def __init__(self, loader: DataLoader[Any], world: World, seed: int | None) -> None:
+        self._loader = loader
+        self._world = world
+        self._seed = seed
+        self._epoch, self._samples = 0, 0
+        self._done: int | None = 0
+
+    def begin(self, epoch: int, *, batches: int | None = None, samples: int = 0) -> None:
+        """Have the next pass read `epoch`, from behind `batches` batches of this rank or `samples` of all ranks.
+
+        Where `samples` end inside a batch, an order that seeks begins a full batch there, and one that is replayed
+        gives the rest of that batch.
+        """
+        self._epoch, self._done, self._samples = epoch, batches, samples
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Torch asks for an iterator twice and reads the second: nothing may begin before it is read. Iterators of C
+        # from there, for a generator would cost a Python call for each batch.
+        return chain.from_iterable(self._passes())
+
+    @property
+    def _indices(self) -> Any:
+        return self._loader.sampler if self._loader.batch_sampler is None else self._loader.batch_sampler
+
+    def _passes(self) -> Iterator[Iterable[Any]]:
+        if self._seed is None:
+            yield map(itemgetter(1), self._placed())
+        else:
+            yield zip(repeat(self._epoch), repeat(self._stride), self._placed(), strict=False)
+
+    def _placed(self) -> Iterator[Placed]:
+        start, seeker = self._start(), _seeker(self._loader)
+        if seeker is not None and start is not None:
+            seeker.seek(start)
+            return self._drawn(self._from(start))
+        placed = self._drawn(self._from(0))
+        return self._behind(placed) if self._done is None else islice(placed, self._done, None)
+
+    def _start(self) -> int | None:
+        """Return the samples of all ranks before the start; None where that takes a walk to know."""
+        if self._done is None:
+            return self._samples
+        if self._done == 0:
+            return 0
+        before = getattr(self._indices, "samples_before", None)
+        if before is not None:
+            start: int | None = before(self._done)
+            return start
+        size = 1 if self._loader.batch_sampler is None else self._loader.batch_size
+        return None if size is None else min(self._done * size, len(self._loader.sampler))  # type: ignore[arg-type]
+
+    def _from(self, first: int) -> Iterator[Placed]:
+        """Return what the sampler gives from now on; `first` is the place where it stands."""
+        batches, world = self._loader.batch_sampler, self._world
+        if isinstance(batches, _PLACING) and type(batches) in _PLACING:
+            return batches.placed(first)
+        own = first // self._stride
+        if batches is None:
+            placed: Iterator[Placed] = enumerate(self._loader.sampler, own)
+        elif type(batches) is BatchSampler:
+            placed = share(batches.sampler, batches.batch_size, World(), drop_last=batches.drop_last, first=own)
+        else:
+            placed = _counted(batches, own)
+        return placed if self._stride == 1 else ((world.rank + place * self._stride, one) for place, one in placed)
+
+    @property
+    def _stride(self) -> int:
+        """How far apart the samples of a batch are: samplers that know the ranks take one in so many."""
+        batches = self._indices
+        theirs = type(batches) not in _PLACING and (
+            knows_ranks(batches) or knows_ranks(getattr(batches, "sampler", None))
+        )
+        return self._world.size if theirs else 1
+
+    def _drawn(self, placed: Iterator[Placed]) -> Iterator[Placed]:
+        """Have a sampler that is none of ours draw from generators seeded for it, once it has begun.
+
+        It begins with the generators of the run, as in the original: a resumed run puts these back first. Draws for
+        later batches would lie between those of training steps, which a resumed run does not repeat.
+        """
+        inner = getattr(self._indices, "sampler", self._indices)
+        ours = isinstance(self._indices, Epochs) or isinstance(inner, Epochs | SequentialSampler)
+        return placed if ours or self._seed is None else self._drawing(placed, self._seed)
+
+    def _drawing(self, placed: Iterator[Placed], seed: int) -> Iterator[Placed]:
+        yield from islice(placed, 1)
+        for number in count(1):
+            with borrowed_defaults(derive(seed, kind=Draws.ORDER, epoch=self._epoch, place=number)):
+                one: Any = next(placed, _END)
+            if one is _END:
+                return
+            yield one
+
+    def _behind(self, placed: Iterator[Placed]) -> Iterator[Placed]:
+        """Leave out what lies before the start; the batch that holds it loses its first samples."""
+        for place, indices in placed:
+            before = len(range(place, self._samples, self._stride))
+            if before == 0:
+                yield place, indices
+            elif isinstance(indices, list | tuple) and before < len(indices):
+                yield place + before * self._stride, indices[before:]
+
+
+def _counted(batches: Iterable[Any], first: int) -> Iterator[Placed]:
+    place = first
+    for batch in batches:
+        yield place, batch
+        place += len(batch) if hasattr(batch, "__len__") else 1
 
 
 def _seeker(loader: DataLoader[Any]) -> Seekable | None:
@@ -78,76 +172,3 @@ def _seeker(loader: DataLoader[Any]) -> Seekable | None:
         return batches
     plain = batches is None or type(batches) is BatchSampler
     return loader.sampler if plain and isinstance(loader.sampler, Seekable) else None
-
-
-def _sought(loader: DataLoader[Any], samples: int) -> Iterator[Any]:
-    seeker = _seeker(loader)
-    assert seeker is not None
-    seeker.seek(samples)
-    return iter(loader)
-
-
-def _indices(loader: DataLoader[Any]) -> Iterable[Any]:
-    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-
-
-def _with_indices(loader: DataLoader[Any], indices: Iterable[Any]) -> DataLoader[Any]:
-    """Return a copy of the loader that reads `indices`; a copy keeps whatever else a subclass holds."""
-    twin = copy.copy(loader)
-    # Past `__setattr__`, which guards these names once a loader is made.
-    twin.__dict__["sampler" if loader.batch_sampler is None else "batch_sampler"] = indices
-    twin.__dict__["_iterator"] = None
-    return twin
-
-
-class _FromBatch:
-    """The batches of indices from one on."""
-
-    def __init__(self, inner: Iterable[Any], batches: int) -> None:
-        self._inner = inner
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self._inner), self._batches, None)
-
-
-class _FromSample:
-    """The batches of indices from a sample on; the batch that holds it loses what comes before."""
-
-    def __init__(self, inner: Iterable[Any], samples: int) -> None:
-        self._inner = inner
-        self._samples = samples
-
-    def __iter__(self) -> Iterator[Any]:
-        left = self._samples
-        for batch in self._inner:
-            size = len(batch) if isinstance(batch, list | tuple) else 1
-            if left == 0:
-                yield batch
-            elif left < size:
-                yield batch[left:]
-                left = 0
-            else:
-                left -= size
-
-
-def _after_batches(iterator: Iterator[Any], batches: int) -> Iterator[Any]:
-    for _ in islice(iterator, batches):
-        pass
-    return iterator
-
-
-def _after_samples(iterator: Iterator[Any], samples: int) -> Iterator[Any]:
-    left = samples
-    while left > 0:
-        batch = next(iterator, None)
-        if batch is None:
-            break
-        size = batch_length(batch)
-        if size is None or size > left:
-            raise DataError(
-                f"the loader can only be read to a position, and {samples} samples do not end one of its batches "
-                f"(of {size} samples). Resume with the batch size of before, or train on a map-style dataset."
-            )
-        left -= size
-    return iterator

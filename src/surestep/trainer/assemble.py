@@ -12,10 +12,9 @@ import torch
 
 from surestep.config.enums import DebugOption
 from surestep.data.columns import inspected_model
-from surestep.data.loaders import has_length, set_epoch
+from surestep.data.loaders import has_length
 from surestep.data.position import DataPosition
 from surestep.data.ranks import RankBatches
-from surestep.data.seek import skip_batches
 from surestep.engine.additions import apply_liger, compile_model, noisy_embeddings
 from surestep.engine.engine import Engine
 from surestep.engine.precision import make_precision
@@ -36,6 +35,7 @@ from surestep.training.tally import Tally
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from surestep.data.reading import DataSeeding, Reader
     from surestep.trainer.measuring import Measures
     from surestep.trainer.trainer import Trainer
 
@@ -158,6 +158,14 @@ def make_plan(trainer: Trainer, loader: Any) -> Plan:
     )
 
 
+def make_reader(trainer: Trainer, loader: Any) -> Reader:
+    """Return what reads the training loader, with draws seeded as the arguments say."""
+    from surestep.data.reading import Reader
+
+    seeding = cast("DataSeeding", trainer.args.data_seeding)
+    return Reader(loader, seed=trainer._data_seed(), seeding=seeding, world=trainer._world)
+
+
 def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
     """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
     from surestep.trainer.before import first_looked_at
@@ -186,10 +194,10 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     # In any other way no loss that is not finite comes to the log.
     hides = trainer.args.nonfinite == "ignore" and trainer._hides_nonfinite()
     begun_at = state.global_step
+    reader = make_reader(trainer, loader)
 
     def read(position: DataPosition) -> Iterator[Any]:
-        set_epoch(loader, position.epoch)
-        batches = skip_batches(loader, run.stretch.done)
+        batches = reader.batches(position, run.stretch.done)
         begins = trainer.state.global_step == begun_at
         return first_looked_at(trainer, batches, plan.group_size(0)) if begins else batches
 
@@ -201,6 +209,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         tally=Tally(engine.device, mean=engine.strategy.mean, hide_nonfinite=hides),
         position=DataPosition(seed=trainer._data_seed()),
         read=read,
+        reader=reader,
         evenly_shared=isinstance(getattr(loader, "batch_sampler", None), RankBatches),
         meters=_meters(trainer),
         metrics=None if trainer._measures is None else trainer._measures.for_training(trainer),

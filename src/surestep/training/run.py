@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from surestep.data.position import DataPosition
 from surestep.logs import get_logger
@@ -24,6 +24,16 @@ logger = get_logger(__name__)
 Meter = Callable[[Batch], Any]
 # Gives the batches of an epoch, from the position on.
 Reader = Callable[[DataPosition], Iterator[Batch]]
+
+
+class Stateful(Protocol):
+    """A part with a state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, as plain data and tensors."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave."""
 
 
 @dataclass
@@ -51,6 +61,8 @@ class LeftOut:
 class Run:
     """The parts of a run, each with its own state, and where the run stands among its batches.
 
+    `read` gives the batches, and `reader` is what has a state of that: it comes into checkpoints with the rest.
+
     `stretch` is how the epoch at hand is cut into batches.
 
     `metrics` see the batches of training, where that was asked for; they are read at each log.
@@ -74,6 +86,7 @@ class Run:
     tally: Tally
     position: DataPosition
     read: Reader
+    reader: Stateful | None = None
     meters: list[Meter] = field(default_factory=list)
     metrics: StreamingMetrics | None = None
     before_reading: Callable[[], Any] | None = None
@@ -198,6 +211,7 @@ class Run:
             "tally": self.tally.state_dict(),
             "left_out": self.left_out.state_dict(),
             "random_before_epoch": self.random_before_epoch,
+            "reader": None if self.reader is None else self.reader.state_dict(),
             "metrics": None if self.metrics is None else self.metrics.state_dict(),
         }
 
@@ -210,6 +224,8 @@ class Run:
         # Checkpoints of before say nothing of it.
         self.left_out.load_state_dict(state.get("left_out", {"steps": 0, "places": []}))
         self.random_before_epoch = state["random_before_epoch"]
+        if self.reader is not None and state.get("reader") is not None:
+            self.reader.load_state_dict(state["reader"])
         if self.metrics is not None and state.get("metrics") is not None:
             self.metrics.load_state_dict(state["metrics"], self.engine.device)
 

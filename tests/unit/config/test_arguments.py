@@ -29,6 +29,7 @@ OURS = (
     "fp8",
     "preflight",
     "sampling_weights",
+    "data_seeding",
     "nonfinite",
     "track_best",
     "eval_spill_bytes",
@@ -91,6 +92,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
     theirs["accelerator_config"]["use_configured_state"] = False
     set_ = {
         "fp8": False,
+        "data_seeding": "batch",
         "preflight": False,
         "nonfinite": "stop",
         "eval_spill_bytes": 2**30,

@@ -23,6 +23,7 @@ OURS = {
     "fp8",
     "preflight",
     "sampling_weights",
+    "data_seeding",
     "nonfinite",
     "track_best",
     "eval_spill_bytes",

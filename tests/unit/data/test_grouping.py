@@ -4,12 +4,13 @@ import random
 import pandas as pd
 import pytest
 import torch
+from tests.unit.data.reads import skip_batches, skip_samples
 from torch.utils.data import DataLoader
 
 from surestep.data.grouping import BatchRebalanceSampler, LengthGroupedSampler, lengths_of
 from surestep.data.loaders import LoaderSettings, build_loader, set_epoch
 from surestep.data.samplers import Seekable
-from surestep.data.seek import seekable, skip_batches, skip_samples
+from surestep.data.seek import seekable
 from surestep.data.sources import FrameDataset
 from surestep.errors import ArgumentError, DataError
 

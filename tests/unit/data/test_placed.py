@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from tests.unit.data.reads import skip_batches
 from torch.utils.data import DataLoader, SequentialSampler
 
 from surestep.data.loaders import set_epoch
 from surestep.data.placed import PlacedLoader, place_loader
 from surestep.data.samplers import SeededRandomSampler
-from surestep.data.seek import seekable, skip_batches
+from surestep.data.seek import seekable
 from surestep.runtime.world import World
 
 CPU, META = torch.device("cpu"), torch.device("meta")

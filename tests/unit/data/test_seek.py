@@ -1,10 +1,11 @@
 import pytest
 import torch
+from tests.unit.data.reads import skip_batches, skip_samples
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
 
 from surestep.data.loaders import LoaderSettings, build_loader
 from surestep.data.samplers import SeededRandomSampler, SequentialSampler
-from surestep.data.seek import seekable, skip_batches, skip_samples
+from surestep.data.seek import seekable
 from surestep.errors import DataError
 
 SIZE, BATCH = 22, 4
@@ -100,12 +101,23 @@ def test_tiers(tier, kind):
     assert seekable(MAKERS[kind](Watched())) == tier
 
 
-@pytest.mark.parametrize("batches", [0, 1, 2, 99])
+def own_order(kind, seeding):
+    """The order that the loader gives by itself, except where its draws are to follow from the seed."""
+    return as_lists(skip_batches(MAKERS[kind](Watched()), 0, seeding))
+
+
 @pytest.mark.parametrize("kind", MAKERS)
-def test_skipping_batches_gives_the_rest_of_the_epoch(kind, batches):
+def test_nothing_skipped_is_what_the_loader_gives(kind):
+    assert own_order(kind, "global") == own_order(kind, "batch") == as_lists(MAKERS[kind](Watched()))
+
+
+@pytest.mark.parametrize("seeding", ["batch", "sample", "global"])
+@pytest.mark.parametrize("batches", [1, 2, 99])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_skipping_batches_gives_the_rest_of_the_epoch(kind, batches, seeding):
     whole = as_lists(MAKERS[kind](Watched()))
     data = Watched()
-    assert as_lists(skip_batches(MAKERS[kind](data), batches)) == whole[batches:]
+    assert as_lists(skip_batches(MAKERS[kind](data), batches, seeding)) == whole[batches:]
     if seekable(MAKERS[kind](data)) != "reads" and "workers" not in kind:
         assert data.reads == sum(len(batch) if isinstance(batch, list) else 1 for batch in whole[batches:])
 

@@ -8,6 +8,7 @@ from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, MATHEMATICS, order, verdicts
 
 SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance", "weighted")
+SEEDING = ("batch", "sample", "global")
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
@@ -50,6 +51,15 @@ class DataArguments:
             "samples' weights, or 'balanced', by which every class is drawn as often as any other."
         },
     )
+    data_seeding: str = field(
+        default="batch",
+        kw_only=True,
+        metadata={
+            "help": "What random draws of datasets and collators follow from: the seed and the position of the batch, "
+            "the same of each sample, or the default generators as they happen to be, as in the original.",
+            "choices": [*SEEDING],
+        },
+    )
 
 
 def _check(args: DataArguments) -> Iterator[str]:
@@ -87,6 +97,7 @@ DATA = Topic(
         "label_names": Names(optional=True),
         "train_sampling_strategy": Choice(SAMPLING),
         "sampling_weights": Text(optional=True),
+        "data_seeding": Choice(SEEDING),
     },
     check=_check,
     resumed=verdicts(

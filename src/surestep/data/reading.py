@@ -1,0 +1,144 @@
+"""How a run reads its loader: from a position on, with draws that follow from seed, epoch and position.
+
+The reader owns what is read instead of the loader (a twin of it, so that the user's own stays as it is) and the workers
+that are kept between epochs. The loader's samplers keep where a pass begins; datasets are the user's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from itertools import count, islice
+from typing import Any, Literal, TypeAlias
+
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data.datapipes.datapipe import IterDataPipe
+
+from surestep.data.fetching import MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
+from surestep.data.loaders import set_epoch
+from surestep.data.position import DataPosition
+from surestep.data.seek import Order, Tier, is_plain, seekable
+from surestep.errors import DataError
+from surestep.runtime.generators import Draws, borrowed_defaults, derive
+from surestep.runtime.nested import batch_length
+from surestep.runtime.world import World
+
+DataSeeding: TypeAlias = Literal["batch", "sample", "global"]
+_END = object()
+
+
+class Reader:
+    """Gives the batches of a loader's epochs.
+
+    `seeding` says what random draws of datasets and collators follow from: the position of the "batch", the position
+    of each "sample", or, with "global", the default generators as they happen to be, as in the original. A loader
+    that torch did not make, or that iterates in a way of its own, is read as it is, with generators seeded by the
+    number of the batch; its workers, if it has some, are its own affair.
+    """
+
+    def __init__(self, loader: Any, *, seed: int, seeding: DataSeeding = "batch", world: World | None = None) -> None:
+        self.loader = loader
+        self.tier: Tier = seekable(loader)
+        self._world = world or World()
+        self._seeds = seeding != "global"
+        self._seeding = Seeding(seed, per_sample=seeding == "sample", rank=self._world.rank)
+        self._order = Order(loader, self._world, seed if self._seeds else None)
+        self._twin: DataLoader[Any] | None = None
+        self._next_epoch = -1
+
+    def batches(self, position: DataPosition, done: int | None = None) -> Iterator[Any]:
+        """Return the batches of an epoch from behind its first `done`; without `done`, from `position.samples` on.
+
+        Raises `DataError` where the samples do not end a batch of a loader that can only be read.
+        """
+        epoch = position.epoch
+        set_epoch(self.loader, epoch)
+        if self.tier != "reads":
+            self._order.begin(epoch, batches=done, samples=position.samples)
+            return iter(self._map_twin())
+        batches = self._read(epoch)
+        return _after_samples(batches, position.samples) if done is None else _after_batches(batches, done)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what of the reader goes into a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+
+    def _map_twin(self) -> DataLoader[Any]:
+        loader = self.loader
+        single = loader.batch_sampler is None
+        if not self._seeds:
+            return self._as_twin(keep=True, **{"sampler" if single else "batch_sampler": self._order})
+        fetch = MapFetch(loader.dataset, loader.collate_fn, self._seeding, single=single)
+        return self._as_twin(keep=True, dataset=fetch, batch_sampler=self._order, **_in_fetch(loader))
+
+    def _read(self, epoch: int) -> Iterator[Any]:
+        loader = self.loader
+        if not self._seeds:
+            return iter(loader)
+        if not is_plain(loader) or not isinstance(loader.dataset, IterableDataset) or _is_pipe(loader):
+            return self._seeded_around(iter(loader), epoch)
+        fetch = StreamFetch(
+            loader.dataset,
+            loader.collate_fn,
+            self._seeding,
+            epoch=epoch,
+            batch_size=None if loader.batch_sampler is None else loader.batch_size,
+            drop_last=loader.drop_last,
+        )
+        # Workers count epochs from where they began.
+        goes_on, self._next_epoch = epoch == self._next_epoch, epoch + 1
+        return iter(self._as_twin(keep=goes_on, dataset=fetch, batch_sampler=None, **_in_fetch(loader)))
+
+    def _as_twin(self, *, keep: bool, **parts: Any) -> DataLoader[Any]:
+        """Return a copy of the loader with other parts, and with the workers of the last if they are to be kept.
+
+        A copy has whatever else a subclass holds.
+        """
+        twin: DataLoader[Any] = copy.copy(self.loader)
+        # Past `__setattr__`, which guards these names once a loader is made.
+        twin.__dict__.update(parts, _iterator=self._twin._iterator if keep and self._twin is not None else None)
+        self._twin = twin
+        return twin
+
+    def _seeded_around(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
+        for number in count():
+            seeds = derive(self._seeding.seed, kind=Draws.LOADER, epoch=epoch, place=number, part=self._seeding.rank)
+            with borrowed_defaults(seeds):
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            yield batch
+
+
+def _in_fetch(loader: DataLoader[Any]) -> dict[str, Any]:
+    """Return the parts of a loader that give way where batches are fetched in one piece."""
+    return {"collate_fn": unpacked, "worker_init_fn": WorkerStart(loader.worker_init_fn)}
+
+
+def _is_pipe(loader: DataLoader[Any]) -> bool:
+    return isinstance(loader.dataset, IterDataPipe)
+
+
+def _after_batches(batches: Iterator[Any], done: int) -> Iterator[Any]:
+    for _ in islice(batches, done):
+        pass
+    return batches
+
+
+def _after_samples(batches: Iterator[Any], samples: int) -> Iterator[Any]:
+    left = samples
+    while left > 0:
+        batch = next(batches, None)
+        if batch is None:
+            break
+        size = batch_length(batch)
+        if size is None or size > left:
+            raise DataError(
+                f"the loader can only be read to a position, and {samples} samples do not end one of its batches "
+                f"(of {size} samples). Resume with the batch size of before, or train on a map-style dataset."
+            )
+        left -= size
+    return batches

@@ -1,0 +1,44 @@
+"""How data is read otherwise than in the original, on purpose: both sides."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.parity.differences import shows
+from tests.parity.harness import both, run
+from tests.parity.models import Net, Points
+
+
+class Augmented(Points):
+    """The points with noise from every default generator."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        noise = random.random() + float(np.random.rand()) + torch.rand(6)
+        return {**sample, "x": sample["x"] + noise}
+
+
+@shows("A7")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")
+def test_random_draws_of_the_data_follow_from_the_position() -> None:
+    import surestep
+
+    arguments = {"per_device_train_batch_size": 4, "max_steps": 20}
+    # Without dropout, which draws from the generators between two batches of the original.
+    objects: dict[str, Any] = {"train": Augmented, "model": lambda: Net(0.0)}
+    theirs, ours = both(arguments, **objects)
+    with_workers = {**arguments, "dataloader_num_workers": 2}
+    theirs_with_workers, ours_with_workers = both(with_workers, **objects)
+    assert theirs_with_workers.losses != theirs.losses
+    assert ours_with_workers.losses == ours.losses
+    for given, original in ((arguments, theirs), (with_workers, theirs_with_workers)):
+        as_there = run(surestep, {**given, "data_seeding": "global"}, **objects)
+        assert as_there.losses == original.losses
+    # Whatever draws in the training itself draws as there.
+    clean = both(arguments, train=Points, model=lambda: Net(0.3))
+    assert clean[0].losses == clean[1].losses
