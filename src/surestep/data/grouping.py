@@ -140,9 +140,9 @@ class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
         return len(self.lengths)
 
     def samples_before(self, batches: int) -> int | None:
-        """Return the samples of all ranks in the first `batches`; None inside a step, where they lie in no order."""
+        """Return the samples of all ranks in so many batches; None inside a step, where they lie in no order."""
         steps, inside = divmod(batches, self.grad_accum)
-        return None if inside else min(steps * self.effective_batch_size, len(self.lengths))
+        return None if inside else steps * self.effective_batch_size
 
     def __len__(self) -> int:
         steps, tail = divmod(len(self.lengths), self.effective_batch_size)

@@ -71,9 +71,14 @@ class RankBatches(Sampler[list[int]]):
         """The samples of a full round, over all ranks."""
         return self.batch_size * self.world.size
 
+    @property
+    def samples_per_epoch(self) -> int:
+        """The samples of an epoch, over all ranks."""
+        return len(self.sampler)
+
     def samples_before(self, batches: int) -> int:
-        """Return the samples of all ranks in the first `batches` rounds."""
-        return min(batches * self.samples_per_round, len(self.sampler))
+        """Return the samples of all ranks in so many full rounds."""
+        return batches * self.samples_per_round
 
     def __iter__(self) -> Iterator[list[int]]:
         return (batch for _, batch in self.placed())

@@ -16,7 +16,6 @@ from torch.utils.data.datapipes.datapipe import IterDataPipe
 
 from surestep.data.fetching import MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
 from surestep.data.loaders import set_epoch
-from surestep.data.position import DataPosition
 from surestep.data.seek import Order, Tier, is_plain, seekable
 from surestep.errors import DataError
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
@@ -46,18 +45,18 @@ class Reader:
         self._twin: DataLoader[Any] | None = None
         self._next_epoch = -1
 
-    def batches(self, position: DataPosition, done: int | None = None) -> Iterator[Any]:
-        """Return the batches of an epoch from behind its first `done`; without `done`, from `position.samples` on.
+    def batches(self, epoch: int, *, start: int = 0, done: int = 0) -> Iterator[Any]:
+        """Return the batches of an epoch from the sample `start` on, counted over all ranks, behind the first `done`.
 
-        Raises `DataError` where the samples do not end a batch of a loader that can only be read.
+        Where the sample lies inside a batch, a loader that seeks begins a full batch there, and one that replays its
+        indices gives the rest of that batch. Raises `DataError` where a loader that can only be read has no end of a
+        batch there.
         """
-        epoch = position.epoch
         set_epoch(self.loader, epoch)
-        if self.tier != "reads":
-            self._order.begin(epoch, batches=done, samples=position.samples)
-            return iter(self._map_twin())
-        batches = self._read(epoch)
-        return _after_samples(batches, position.samples) if done is None else _after_batches(batches, done)
+        if self.tier == "reads":
+            return _after_batches(_after_samples(self._read(epoch), start), done)
+        self._order.begin(epoch, start, done)
+        return iter(self._map_twin())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what of the reader goes into a checkpoint."""

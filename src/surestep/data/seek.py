@@ -56,16 +56,15 @@ class Order:
         self._loader = loader
         self._world = world
         self._seed = seed
-        self._epoch, self._samples = 0, 0
-        self._done: int | None = 0
+        self._epoch, self._start, self._done = 0, 0, 0
 
-    def begin(self, epoch: int, *, batches: int | None = None, samples: int = 0) -> None:
-        """Have the next pass read `epoch`, from behind `batches` batches of this rank or `samples` of all ranks.
+    def begin(self, epoch: int, start: int = 0, done: int = 0) -> None:
+        """Have the next pass read `epoch` from the sample `start` of all ranks on, behind the first `done` batches.
 
-        Where `samples` end inside a batch, an order that seeks begins a full batch there, and one that is replayed
+        Where the sample lies inside a batch, an order that seeks begins a full batch there, and one that is replayed
         gives the rest of that batch.
         """
-        self._epoch, self._done, self._samples = epoch, batches, samples
+        self._epoch, self._start, self._done = epoch, start, done
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -86,25 +85,26 @@ class Order:
             yield zip(repeat(self._epoch), repeat(self._stride), self._placed(), strict=False)
 
     def _placed(self) -> Iterator[Placed]:
-        start, seeker = self._start(), _seeker(self._loader)
-        if seeker is not None and start is not None:
-            seeker.seek(start)
-            return self._drawn(self._from(start))
+        place, seeker = self._place(), _seeker(self._loader)
+        if seeker is not None and place is not None:
+            seeker.seek(place)
+            return self._drawn(self._from(place))
         placed = self._drawn(self._from(0))
-        return self._behind(placed) if self._done is None else islice(placed, self._done, None)
+        return islice(self._behind(placed) if self._start else placed, self._done, None)
 
-    def _start(self) -> int | None:
-        """Return the samples of all ranks before the start; None where that takes a walk to know."""
-        if self._done is None:
-            return self._samples
+    def _place(self) -> int | None:
+        """Return the place at which the pass begins; None where that takes a walk to know."""
         if self._done == 0:
-            return 0
+            return self._start
         before = getattr(self._indices, "samples_before", None)
         if before is not None:
-            start: int | None = before(self._done)
-            return start
-        size = 1 if self._loader.batch_sampler is None else self._loader.batch_size
-        return None if size is None else min(self._done * size, len(self._loader.sampler))  # type: ignore[arg-type]
+            samples: int | None = before(self._done)
+        else:
+            size = 1 if self._loader.batch_sampler is None else self._loader.batch_size
+            samples = None if size is None else self._done * size
+        sampler: Any = self._loader.sampler if before is None else self._indices
+        whole: int = sampler.samples_per_epoch if hasattr(sampler, "samples_per_epoch") else len(sampler)
+        return None if samples is None else min(self._start + samples, whole)
 
     def _from(self, first: int) -> Iterator[Placed]:
         """Return what the sampler gives from now on; `first` is the place where it stands."""
@@ -151,7 +151,7 @@ class Order:
     def _behind(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """Leave out what lies before the start; the batch that holds it loses its first samples."""
         for place, indices in placed:
-            before = len(range(place, self._samples, self._stride))
+            before = len(range(place, self._start, self._stride))
             if before == 0:
                 yield place, indices
             elif isinstance(indices, list | tuple) and before < len(indices):

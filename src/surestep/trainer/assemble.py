@@ -197,7 +197,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     reader = make_reader(trainer, loader)
 
     def read(position: DataPosition) -> Iterator[Any]:
-        batches = reader.batches(position, run.stretch.done)
+        batches = reader.batches(position.epoch, start=run.stretch.start, done=run.stretch.done)
         begins = trainer.state.global_step == begun_at
         return first_looked_at(trainer, batches, plan.group_size(0)) if begins else batches
 

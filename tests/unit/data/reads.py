@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from surestep.data.position import DataPosition
 from surestep.data.reading import DataSeeding, Reader
 
 
 def skip_batches(loader: Any, batches: int, seeding: DataSeeding = "batch") -> Iterator[Any]:
     """Read what comes after the first `batches` batches."""
-    return Reader(loader, seed=0, seeding=seeding).batches(DataPosition(), batches)
+    return Reader(loader, seed=0, seeding=seeding).batches(0, done=batches)
 
 
 def skip_samples(loader: Any, samples: int, seeding: DataSeeding = "batch") -> Iterator[Any]:
     """Read what comes after the first `samples` samples."""
-    return Reader(loader, seed=0, seeding=seeding).batches(DataPosition(samples=samples))
+    return Reader(loader, seed=0, seeding=seeding).batches(0, start=samples)
