@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def migrate(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE_OR_FOLDER", help="Scripts, YAML or JSON files, folders.", show_default=False),
+        typer.Argument(metavar="FILE_OR_FOLDER", help="Scripts, notebooks, settings, folders.", show_default=False),
     ],
     write: Annotated[bool, typer.Option("--write", help="Change the files, and print no difference.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where anything is to be changed.")] = False,

@@ -12,7 +12,7 @@ from pathlib import Path
 from surestep.compat.migrate.edits import Migration
 from surestep.errors import MigrationError
 
-# Larger files of a folder are data, and not settings.
+# Larger files of a folder are data, and no settings; notebooks hold pictures, and may be of any size.
 _LARGEST = 1_000_000
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 
@@ -35,16 +35,23 @@ def _json(text: str, name: str, _: bool) -> Migration:
     return migrate_json(text, name)
 
 
+def _notebook(text: str, name: str, imports: bool) -> Migration:
+    from surestep.compat.migrate.notebook import migrate_notebook
+
+    return migrate_notebook(text, name, imports=imports)
+
+
 _READERS: dict[str, Callable[[str, str, bool], Migration]] = {
     ".py": _python,
     ".yaml": _yaml,
     ".yml": _yaml,
     ".json": _json,
+    ".ipynb": _notebook,
 }
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """Yield a file, or every script and settings file of a folder; hidden and installed ones are passed over."""
+    """Yield a file, or all of a folder that can be read, but for what is hidden or installed."""
     if not path.exists():
         raise MigrationError(f"'{path}' does not exist. Name a script, a settings file, or a folder of them.")
     if path.is_file():
@@ -55,15 +62,21 @@ def files_below(path: Path) -> Iterator[Path]:
     for found in sorted(path.rglob("*")):
         parts = found.relative_to(path).parts
         hidden = any(part.startswith(".") or part in _SKIPPED for part in parts)
-        if not hidden and found.suffix in _READERS and found.is_file() and found.stat().st_size <= _LARGEST:
+        if not hidden and found.suffix in _READERS and found.is_file() and _may_be_read(found):
             yield found
+
+
+def _may_be_read(path: Path) -> bool:
+    return path.suffix == ".ipynb" or path.stat().st_size <= _LARGEST
 
 
 def migrate_file(path: Path, *, imports: bool = False) -> Migration:
     """Return what becomes of a file; raises `MigrationError` where it cannot be read as what it is called."""
     reader = _READERS.get(path.suffix)
     if reader is None:
-        raise MigrationError(f"'{path}' is none of {', '.join(_READERS)}. Name a script or a settings file.")
+        raise MigrationError(
+            f"'{path}' is none of {', '.join(_READERS)}. Name a script, a notebook or a settings file."
+        )
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 def migrate_python(text: str, name: str, *, imports: bool = False) -> Migration:
     """Return a script in today's spelling; with `imports`, taking from surestep what it took from transformers."""
+    return draft_python(text, name, imports=imports).finish()
+
+
+def draft_python(text: str, name: str, *, imports: bool = False) -> Draft:
+    """Return what is to be changed in a script, and what is to be told."""
     script = read_script(text, name)
     draft = Draft(text)
     _walk(script, draft, script.module, "", set())
     if imports:
         _take_from_surestep(script, draft)
-    return draft.finish()
+    return draft
 
 
 def _walk(script: Script, draft: Draft, node: Any, inside: str, own: set[str]) -> None:

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from surestep import optional
-from surestep.cli import console
-from surestep.cli.main import main
 from surestep.compat.migrate import files
 from surestep.errors import MigrationError, MissingPackageError
 
@@ -26,20 +24,6 @@ def script(tmp_path: Path) -> Path:
     path = tmp_path / "script.py"
     path.write_text(OLD)
     return path
-
-
-@pytest.fixture
-def migrate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setenv("COLUMNS", "400")
-    console.output.cache_clear()
-    console.messages.cache_clear()
-
-    def run(*arguments: str | Path) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main(["migrate", *map(str, arguments)])
-        return int(ended.value.code or 0)
-
-    return run
 
 
 def test_the_difference_is_printed_and_the_file_stays(script: Path, migrate: Callable[..., int], capsys) -> None:
@@ -111,7 +95,8 @@ def test_a_folder_is_gone_through(tmp_path: Path, migrate: Callable[..., int], c
     [
         ("binary.py", b"\xff\xfe\x00", "is no text in UTF-8: .* at byte 0"),
         ("null.py", b"x = 1\0", "holds a null byte"),
-        ("notebook.ipynb", b"{}", r"is none of \.py, \.yaml, \.yml, \.json"),
+        ("notes.txt", b"x", r"is none of \.py, \.yaml, \.yml, \.json, \.ipynb\. Name a script, a notebook"),
+        ("notebook.ipynb", b"{}", "is no notebook of today's format: it has no cells"),
         ("python2.py", b"print 'x'", r"is no Python: .*\(line 1\)"),
     ],
 )
