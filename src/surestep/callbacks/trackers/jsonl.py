@@ -6,15 +6,20 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from surestep.callbacks.trackers.lines import LineLog, Place
+from surestep.checkpoint.layout import step_of
 from surestep.logs import get_logger, warn_once
 from surestep.training.callback import TrainerCallback
 from surestep.training.state import TrainerControl, TrainerState
 
 _logger = get_logger(__name__)
 LOG_NAME = "train_log.jsonl"
+# In a checkpoint: how far the log was.
+_PLACE = "train_log.json"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -26,26 +31,31 @@ class JsonlCallback(TrainerCallback):
     an "evaluate" if it has a name that starts with "eval_" or "test_". Numbers that JSON does not know are the texts
     "NaN", "Infinity" and "-Infinity"; `read_log` gives numbers again.
 
-    A resumed run goes on in the same file: lines of steps after the one it resumes from are taken out, the others keep
-    every byte. A run from step 0 keeps an older file as `train_log.<n>.jsonl` and starts a new one.
+    A resumed run goes on in the same file as if it had never stopped: a checkpoint says how far the file was when it
+    was written, and what came after that is taken out. `train_log.undone.jsonl` keeps it, each time after a line with
+    the event "resume". A run from step 0 keeps older files as `train_log.<n>.jsonl` and starts new ones.
     """
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._torn = False
+        self._log: LineLog | None = None
+        self._restored: Place | None = None
+        self._training = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Open the file, or go back in it to the step of `state`."""
+        """Open the file, or go back in it to where it was at the checkpoint."""
         if not state.is_world_process_zero:
             return
         # Each trial of a search has a folder of its own.
-        self._path = Path(args.output_dir) / (state.trial_name or "") / LOG_NAME
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if state.global_step:
-            _rewind(self._path, state.global_step)
+        path = Path(args.output_dir) / (state.trial_name or "") / LOG_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._log, self._training = LineLog(path), True
+        if not state.global_step:
+            self._log.set_aside()
+        if self._log.is_empty:
+            lengths = {"max_steps": state.max_steps, "num_train_epochs": state.num_train_epochs}
+            self._write("begin", state.global_step, lengths)
         else:
-            _set_aside(self._path)
-        self._write("begin", state, {"max_steps": state.max_steps, "num_train_epochs": state.num_train_epochs})
+            self._go_back(self._log, state.global_step)
 
     def on_log(
         self,
@@ -57,31 +67,80 @@ class JsonlCallback(TrainerCallback):
     ) -> None:
         """Write the entry."""
         logs = logs or {}
-        self._write("evaluate" if any(name.startswith(("eval_", "test_")) for name in logs) else "log", state, logs)
+        evaluated = any(name.startswith(("eval_", "test_")) for name in logs)
+        self._write("evaluate" if evaluated else "log", state.global_step, logs)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write that a checkpoint is complete."""
-        self._write("save", state, {})
+        self._write("save", state.global_step, {})
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write that the training came to its end, with the best metric if there is one."""
+        """Write that the training came to its end, with the best metric if there is one, and wait for the disk."""
         best = {"best_metric": state.best_metric, "best_global_step": state.best_global_step}
-        self._write("end", state, {} if state.best_metric is None else best)
+        self._write("end", state.global_step, {} if state.best_metric is None else best)
+        self._sync()
 
-    def _write(self, event: str, state: TrainerState, figures: Mapping[str, Any]) -> None:
-        if self._path is None:
-            return
-        entry: dict[str, Any] = {"event": event, "step": state.global_step, "time": round(time.time(), 3)}
-        entry |= {f"log_{name}" if name in entry else name: _plain(value) for name, value in figures.items()}
-        line = json.dumps(entry, allow_nan=False, ensure_ascii=False) + "\n"
+    def save_to(self, folder: Path) -> None:
+        """Wait until the log is on the disk, and write into a checkpoint how far it is."""
+        self._sync()
+        place = None if self._log is None else self._log.place()
+        if place is not None:
+            (folder / _PLACE).write_text(json.dumps(asdict(place)) + "\n", encoding="utf-8")
+
+    def load_from(self, folder: Path) -> None:
+        """Note how far the log was when a checkpoint was written; in the middle of a training, go back to there."""
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("\n" + line if self._torn else line)
-            self._torn = False
+            self._restored = Place(**json.loads((folder / _PLACE).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            # An older checkpoint, or one of a run without this log: its step says where to go back to.
+            self._restored = None
+        step = step_of(folder)
+        if self._training and self._log is not None and step is not None:
+            self._go_back(self._log, step)
+
+    def close(self) -> None:
+        """Note that a training is over, however it ended."""
+        self._training = False
+
+    def _go_back(self, log: LineLog, step: int) -> None:
+        """Take out what came after the checkpoint. Its own "save" stays, or is made up for if a run died before it."""
+        try:
+            cut = log.cut(
+                self._restored, keep=lambda line: _step(line) <= step, stays=lambda line: _is_save(line, step)
+            )
+            log.go_back(cut, _line("resume", step, {"lines": cut.count}))
         except OSError as error:
-            # A full disk is no reason to lose the run.
-            self._torn = True
-            warn_once(_logger, f"'{self._path}' cannot be written ({error}): the log of this run will have gaps.")
+            self._tell(error)
+            return
+        if cut.at_place and not cut.stayed:
+            self._write("save", step, {})
+
+    def _write(self, event: str, step: int, figures: Mapping[str, Any]) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.append(_line(event, step, figures))
+        except OSError as error:
+            self._tell(error)
+
+    def _sync(self) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.sync()
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        # A full disk is no reason to lose the run.
+        path = None if self._log is None else self._log.path
+        warn_once(_logger, f"'{path}' cannot be written ({error}): the log of this run will have gaps.")
+
+
+def _line(event: str, step: int, figures: Mapping[str, Any]) -> str:
+    entry: dict[str, Any] = {"event": event, "step": step, "time": round(time.time(), 3)}
+    entry |= {f"log_{name}" if name in entry else name: _plain(value) for name, value in figures.items()}
+    return json.dumps(entry, allow_nan=False, ensure_ascii=False)
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -122,28 +181,12 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _rewind(path: Path, step: int) -> None:
-    """Take out the lines of later steps and a line that was never finished; replace the file in one stroke."""
-    before = path.read_bytes() if path.exists() else b""
-    lines = before.splitlines(keepends=True)
-    after = b"".join(line for line in lines if line.endswith(b"\n") and _step(line) <= step)
-    if after != before:
-        beside = path.with_suffix(".part")
-        beside.write_bytes(after)
-        beside.replace(path)
-
-
 def _step(line: bytes) -> int:
     """Return the step of a line; a line that nobody can read is kept."""
     step = (_entry(line) or {}).get("step")
     return step if isinstance(step, int) else 0
 
 
-def _set_aside(path: Path) -> None:
-    """Keep an older file under the next free number."""
-    if not path.exists():
-        return
-    number = 1
-    while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(aside)
+def _is_save(line: bytes, step: int) -> bool:
+    entry = _entry(line) or {}
+    return (entry.get("event"), entry.get("step")) == ("save", step)

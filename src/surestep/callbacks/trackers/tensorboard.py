@@ -63,7 +63,7 @@ class TensorBoardCallback(Tracker):
 
     def known(self, record: Record) -> Known:
         """Return what the folder has: all that was written up to the restored step, and nothing that shows after it."""
-        return Sent(everything_up_to(record, self._restored) if record.step >= self._restored else record)
+        return Sent(everything_up_to(record, self._restored) if record.step > self._restored else record)
 
     def send(self, entry: Entry) -> None:
         """Write numbers as scalars and text as text, at once."""

@@ -109,7 +109,7 @@ class ResumeReport:
         """Yield what there is to say but the differences, as pairs of a name and a text."""
         if self.origin is not None:
             yield "written", f"{self.origin.written} by surestep {self.origin.surestep}, run {self.origin.run}"
-        yield "goes on at", f"step {self.step} of {self.max_steps}, epoch {self.epoch:.4g}, sample {self.samples} of it"
+        yield "stands at", f"step {self.step} of {self.max_steps}, epoch {self.epoch:.4g}, sample {self.samples} of it"
         for outcome in (RESTORED, ANEW, MISSING, LEFT_OUT):
             if parts := self.named(outcome):
                 yield outcome, ", ".join(map(str, parts))
