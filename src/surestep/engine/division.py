@@ -298,7 +298,8 @@ def _rescale(parameters: Sequence[nn.Parameter], account: _Account, factor: Tens
 def _multiply(grads: list[Tensor], factor: Tensor) -> None:
     for dtype in {grad.dtype for grad in grads}:
         of_dtype = [grad for grad in grads if grad.dtype == dtype]
-        # Half precision is multiplied by a factor that has not lost its own.
+        # Half precision is multiplied by a factor that has not lost its own. It lies on the gradients' device: the
+        # kernel reads it there, and nobody waits.
         exact = factor if dtype == torch.float64 else factor.float()
         dense = [grad for grad in of_dtype if grad.layout == torch.strided]
         if dense:

@@ -46,6 +46,16 @@ def accepts_count(model: Any) -> bool:
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
+def function_takes_count(function: Any) -> bool:
+    """Say whether a loss function can be called with `num_items_in_batch`; yes, where nothing tells."""
+    try:
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters
+    except (TypeError, ValueError):
+        return True
+    keywords = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return keywords or "num_items_in_batch" in parameters
+
+
 def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
     """Count the labels that are not -100 over micro-batches; None where labels are no tensors.
 

@@ -94,8 +94,9 @@ def _is_causal(model: Any) -> bool:
     """Say whether a model of transformers shifts, as its class and its kind of loss tell."""
     if getattr(model, "loss_type", None) is not None:
         return getattr(getattr(model, "loss_function", None), "__name__", "") == "ForCausalLMLoss"
-    if not any(base.__module__.startswith("transformers.") for base in type(model).__mro__):
+    kinds = {base.__name__ for base in type(model).__mro__ if base.__module__.startswith("transformers.")}
+    if not kinds:
         return False
-    # Heads of before there were kinds of losses: GPT2LMHeadModel and the like.
+    # Heads of before there were kinds of losses (GPT2LMHeadModel), and classes of the user's that are one of its own.
     auto = require("transformers.models.auto.modeling_auto", "telling which of its models shift their labels")
-    return type(model).__name__ in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return not kinds.isdisjoint(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

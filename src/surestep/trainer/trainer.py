@@ -72,7 +72,8 @@ class Trainer(OlderPoints):
         eval_dataset: What to evaluate on, or a dict of such sets by name.
         processing_class: Tokenizer or processor, saved with the model.
         model_init: Makes the model anew at each `train()`, in the place of `model`.
-        compute_loss_func: Called as `(outputs, labels, num_items_in_batch=...)`; returns the loss.
+        compute_loss_func: Called as `(outputs, labels, num_items_in_batch=...)`, without the count where it takes
+            none; returns a mean, a pair `(sum, weight)` or a dict of these (docs/loss.md).
         compute_metrics: Called with an `EvalPrediction`; returns figures by name.
         callbacks: Instances or classes, called after the default ones.
         optimizers: An optimizer and a schedule, or None for either.

@@ -10,7 +10,7 @@ from torch import nn
 from surestep import Trainer, TrainingArguments
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = [*sorted((DOCS / "guides").glob("*.md")), DOCS / "loop.md", DOCS.parent / "README.md"]
+PAGES = [*sorted((DOCS / "guides").glob("*.md")), DOCS / "loop.md", DOCS / "loss.md", DOCS.parent / "README.md"]
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -38,7 +38,8 @@ class Model(nn.Module):
         for layer in self.encoder.layers:
             hidden = layer(hidden).tanh()
         logits = self.head(hidden)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
 
 
 def samples(count: int) -> list[dict[str, torch.Tensor]]:

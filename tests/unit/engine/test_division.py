@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import surestep as s
-from surestep.engine.division import Division
+from surestep.engine.division import Division, _multiply
 from surestep.engine.strategies.single import SingleDevice
 from surestep.errors import ModelError
 from surestep.runtime.world import World
@@ -221,6 +221,20 @@ def test_sparse_gradients_are_brought_to_the_true_divisor() -> None:
 def changing(*turns: Any) -> Any:
     left = list(turns)
     return lambda outputs, labels, num_items_in_batch=None: left.pop(0)(outputs, labels)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_a_gpu_is_not_waited_for(dtype: torch.dtype) -> None:
+    grads = [torch.ones(3, dtype=dtype, device="cuda") for _ in range(3)]
+    factor = torch.tensor(0.5, dtype=torch.float64, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        _multiply(grads, factor)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    assert all((grad == 0.5).all() for grad in grads)
 
 
 def test_parts_that_change_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from surestep import CrossEntropyLoss
 from surestep.losses.items import (
     ItemUse,
     accepts_count,
     count_items,
+    function_takes_count,
     probe_item_use,
     undisturbed,
 )
@@ -82,6 +85,34 @@ class Denied(Open):
 @pytest.mark.parametrize(("kind", "accepts"), [(Plain, False), (Open, True), (Declared, True), (Denied, False)])
 def test_a_declaration_goes_before_the_signature(kind: Any, accepts: bool) -> None:
     assert accepts_count(kind()) is accepts
+
+
+class Module(nn.Module):
+    def forward(self, outputs: Any, labels: Any) -> Any: ...
+
+
+class Counting(Module):
+    def forward(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any: ...
+
+
+def bare(outputs: Any, labels: Any) -> Any: ...
+
+
+def counting(outputs: Any, labels: Any, num_items_in_batch: Any) -> Any: ...
+
+
+def any_keyword(outputs: Any, labels: Any, **kwargs: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "takes"),
+    [
+        (bare, False), (counting, True), (any_keyword, True), (partial(counting, labels=1), True), (Module(), False),
+        (Counting(), True), (Module().forward, False), (CrossEntropyLoss(), True), (divmod, False),
+    ],
+)  # fmt: skip
+def test_a_function_says_whether_it_takes_the_count(function: Any, takes: bool) -> None:
+    assert function_takes_count(function) is takes
 
 
 # Asking the model

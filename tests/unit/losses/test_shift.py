@@ -17,6 +17,10 @@ SHIFTS = Shift(True, guessed=True)
 STAYS = Shift(False, guessed=True)
 
 
+def renamed(model: Any) -> Any:
+    return type("Renamed", (type(model),), {})(model.config)
+
+
 @pytest.mark.parametrize(
     ("make", "known"),
     [
@@ -24,6 +28,8 @@ STAYS = Shift(False, guessed=True)
         # Its class names no kind of loss.
         (tiny.gpt2, SHIFTS),
         (lambda: tiny.bert(BertLMHeadModel, is_decoder=True), SHIFTS),
+        # A class of the user's, whose name tells nothing.
+        (lambda: renamed(tiny.llama()), SHIFTS),
         (lambda: tiny.bert(BertForMaskedLM), STAYS),
         (lambda: tiny.bert(BertForTokenClassification), STAYS),
         (lambda: tiny.bert(BertForSequenceClassification), STAYS),
@@ -32,7 +38,7 @@ STAYS = Shift(False, guessed=True)
         (tiny.t5, Shift(False)),
         (tiny.bart, Shift(False)),
     ],
-    ids=["llama", "gpt2", "bert-lm", "masked", "tags", "classes", "own", "t5", "bart"],
+    ids=["llama", "gpt2", "bert-lm", "renamed", "masked", "tags", "classes", "own", "t5", "bart"],
 )
 def test_what_is_known_of_a_class(make: Any, known: Shift) -> None:
     assert Shift.of(make()) == known

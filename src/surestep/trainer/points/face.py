@@ -100,6 +100,8 @@ class Face:
     _signature_columns: list[str] | None
     # Whether the model's own loss divides by the item count; None until that is known.
     _divides_by_items: bool | None
+    # The loss function that was last asked whether it takes the item count, and the answer.
+    _function_asked: tuple[Any, bool] = (None, False)
     # Which labels its loss, and what is counted for it, are over.
     _shift: Shift
     # Whether the loss computes with the item count; None until that is known.

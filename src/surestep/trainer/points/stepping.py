@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from surestep.errors import DataError
 from surestep.logs import get_logger
-from surestep.losses.items import WatchedCount, count_items, probe_item_use, undisturbed
+from surestep.losses.items import WatchedCount, count_items, function_takes_count, probe_item_use, undisturbed
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of, predictions_of
@@ -47,7 +47,7 @@ class SteppingPoints(Face):
         Where no label counts it is 1: the sum is 0, and so is the loss. With `average_tokens_across_devices=False` each
         rank counts its own alone.
         """
-        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None):
+        if not (self.model_accepts_loss_kwargs or self._function_takes_count()):
             return None
         count = self._count_items(batch_samples)
         if not self._sums_items():
@@ -185,7 +185,7 @@ class SteppingPoints(Face):
     def _expects_count_use(self) -> bool:
         """Say whether the loss uses the item count, as far as that is known without having seen it used."""
         if self.compute_loss_func is not None:
-            return True
+            return self._function_takes_count()
         if not self.model_accepts_loss_kwargs:
             return False
         return self.label_smoother is not None or self._divides_by_items is not False
@@ -229,7 +229,8 @@ class SteppingPoints(Face):
             given = {**given, "num_items_in_batch": num_items_in_batch}
         outputs = model(**given)
         if self.compute_loss_func is not None:
-            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            count = {"num_items_in_batch": num_items_in_batch} if self._function_takes_count() else {}
+            loss = self.compute_loss_func(outputs, labels, **count)
         elif labels is not None and self.label_smoother is not None:
             loss = self.label_smoother(
                 outputs,
@@ -240,6 +241,16 @@ class SteppingPoints(Face):
         else:
             loss = loss_of(outputs, given)
         return (loss, outputs) if return_outputs else loss
+
+    def _function_takes_count(self) -> bool:
+        """Say whether there is a loss function that takes the item count; one that does not gives a mean, or a pair."""
+        if self.compute_loss_func is None:
+            return False
+        asked, takes = self._function_asked
+        if asked is not self.compute_loss_func:
+            takes = function_takes_count(self.compute_loss_func)
+            self._function_asked = self.compute_loss_func, takes
+        return takes
 
     def weigh_loss(self, inputs: Any) -> Any:
         """Return what the loss of a micro-batch will weigh, where that can be told before it is computed; else None.
