@@ -59,6 +59,17 @@ class SearchError(SurestepError, RuntimeError):
     """A search that came to nothing: no trial was completed."""
 
 
+class RankError(SurestepError, RuntimeError):
+    """What has failed on another process of the run; `out_of_memory` says whether it was for want of memory."""
+
+    def __init__(self, message: str, out_of_memory: bool = False) -> None:
+        super().__init__(message, out_of_memory)
+        self.out_of_memory = out_of_memory
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NonFiniteError(SurestepError, FloatingPointError):
     """A step whose loss or gradients are not finite, found before its update.
 

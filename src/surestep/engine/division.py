@@ -112,6 +112,21 @@ class Division:
             zero = torch.zeros((), device=self._strategy.device)
             self.parts = {name: zero for name in self._gathered({}) if name}
 
+    def settle(self, parameters: Sequence[nn.Parameter]) -> Tensor | None:
+        """Bring a step without a `last` micro-batch to its divisors; return what the shares told lack of its loss.
+
+        Every rank calls it, one without a micro-batch too; None where no loss of this rank was a pair.
+        """
+        divisors = self._divisors(uneven=True)
+        for name, account in self._accounts.items():
+            if account.provisional is not None:
+                _rescale(parameters, account, account.provisional / divisors[name])
+        shares = {name: account.total / divisors[name] for name, account in self._accounts.items()}
+        zero = torch.zeros((), device=self._strategy.device)
+        self.parts = {name: shares.get(name, zero) for name in divisors if name}
+        told, self._accounts, self._told = self._told, {}, None
+        return None if told is None else (torch.stack(list(shares.values())).sum() - told).to(told.dtype)
+
     def _check_names(self, pairs: Pairs) -> None:
         names = tuple(sorted(pairs))
         if self._names is None:

@@ -78,8 +78,11 @@ class Engine:
     """Runs steps: forward and backward over a group of micro-batches, then clipping, optimizer and schedule.
 
     `model` is the prepared model, the one to call. The list of its parameters is taken once, so that clipping and
-    zeroing walk no module tree; call `refresh` after replacing parameters.
+    zeroing walk no module tree; call `refresh` after replacing parameters. With `by_hand` gradients are exchanged after
+    the backward of a step, and not in it.
     """
+
+    by_hand = False
 
     def __init__(self, strategy: Strategy, precision: Precision) -> None:
         if precision.name not in strategy.precisions:
@@ -154,7 +157,7 @@ class Engine:
         model, accumulating = self.model, self.strategy.accumulating
         self.mean_micro_batches, self._uneven = None, False
         if shares is not None:
-            self.mean_micro_batches, self._uneven = sum(shares) / len(shares), 0 in shares
+            self.mean_micro_batches, self._uneven = sum(shares) / len(shares), self.by_hand or 0 in shares
             model = self.strategy.alone(model) if self._uneven else model
         if self.weigh is not None and not self._passes_over:
             self._dividing().begin_step(self.weigh(batches), uneven=self._uneven)
@@ -174,11 +177,16 @@ class Engine:
                     self.zero_grad()
                     return False
         if self._uneven:
-            self._dividing().join()
-            self.strategy.exchange(self._parameters)
+            self._exchange(tally)
         if self._division is not None:
             tally.add_parts(self._division.parts)
         return True
+
+    def _exchange(self, tally: _Adds) -> None:
+        """Exchange the gradients of a step in which the ranks did not do so during backward."""
+        del tally
+        self._dividing().join()
+        self.strategy.exchange(self._parameters)
 
     def shares(self, batches: int) -> tuple[int, ...]:
         """Return how many micro-batches each rank has for a step, when this one has so many."""

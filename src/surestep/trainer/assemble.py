@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from surestep.engine.precision import make_precision
 from surestep.engine.recompute import Recompute
 from surestep.engine.strategies.base import Strategy
 from surestep.engine.strategies.single import SingleDevice
-from surestep.errors import ArgumentError, NotServedError
-from surestep.logs import get_logger
+from surestep.errors import ArgumentError
+from surestep.logs import announce, get_logger
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
@@ -72,20 +72,20 @@ def make_engine(trainer: Trainer) -> Engine:
     strategy = _data_parallel(trainer, device) if world.size > 1 else SingleDevice(world, device)
     if world.size == 1:
         _offer_to_launch(device)
-    return Engine(strategy, make_precision(args.mixed_precision, device))
+    kind = Engine
+    if world.size > 1 and args.auto_find_batch_size:
+        from surestep.engine.together import CarefulEngine
+
+        kind = CarefulEngine
+    return kind(strategy, make_precision(args.mixed_precision, device))
 
 
 def _data_parallel(trainer: Trainer, device: torch.device) -> Strategy:
     """Join the other processes, and return the strategy that shares the batches out among them."""
-    from surestep.engine.strategies.ddp import DataParallel
+    from surestep.engine.strategies.ddp import ByHand, DataParallel
     from surestep.runtime.collectives import join_group
 
     args, world = trainer.args, trainer._world
-    if args.auto_find_batch_size:
-        raise NotServedError(
-            f"auto_find_batch_size=True looks for the batch size of one process, and this run has {world.size}. Find "
-            "it with one process, and write it as per_device_train_batch_size."
-        )
     join_group(world, device, backend=args.ddp_backend, seconds=args.ddp_timeout)
     given = {
         "bucket_cap_mb": args.ddp_bucket_cap_mb,
@@ -94,9 +94,23 @@ def _data_parallel(trainer: Trainer, device: torch.device) -> Strategy:
         "find_unused_parameters": args.ddp_find_unused_parameters,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if args.auto_find_batch_size:
+        _say_by_hand(options)
+        return ByHand(world, device, options)
     # The original's default: recomputed activations and the search do not go together.
     options.setdefault("find_unused_parameters", not args.activation_checkpointing)
     return DataParallel(world, device, options)
+
+
+def _say_by_hand(options: Mapping[str, Any]) -> None:
+    unused = [f"ddp_{name}" for name in options if name != "broadcast_buffers"]
+    effect = f"; {', '.join(unused)} have no effect then" if unused else ""
+    announce(
+        logger,
+        "auto_find_batch_size=True exchanges gradients after each backward and not during it, so that no process waits "
+        f"for one that ran out of memory{effect}. Once the size is "
+        "known, write it as per_device_train_batch_size.",
+    )
 
 
 def _offer_to_launch(device: torch.device) -> None:

@@ -13,30 +13,20 @@ import torch
 from surestep.errors import SurestepError
 from surestep.logs import get_logger
 from surestep.runtime.device import empty_cache
+from surestep.runtime.memory import is_out_of_memory
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.training.state import CallbackStates
 
 if TYPE_CHECKING:
+    from surestep.engine.engine import Engine
     from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
 T = TypeVar("T")
 
-# What backends say that raise no OutOfMemoryError.
-_SAYINGS = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
-
 
 class NoBatchSizeFitsError(SurestepError, RuntimeError):
     """Not even one sample fits into memory."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, SurestepError):
-        return False
-    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
 
 
 class Beginning:
@@ -84,7 +74,20 @@ class Beginning:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def find_batch_size(run: Callable[[int], T], start: int, device: torch.device, *, reset: Callable[[], None]) -> T:
+def is_too_large(engine: Engine, error: Exception) -> bool:
+    """Say whether an error means that a smaller batch may do; among several ranks, all must know of it."""
+    known = engine.ranks == 1 or error is getattr(engine, "known_failure", None)
+    return known and is_out_of_memory(error)
+
+
+def find_batch_size(
+    run: Callable[[int], T],
+    start: int,
+    device: torch.device,
+    *,
+    reset: Callable[[], None],
+    too_large: Callable[[Exception], bool] = is_out_of_memory,
+) -> T:
     """Call `run(batch_size)` with ever smaller sizes until memory suffices, and return what it returns.
 
     The rule is the original's: nine tenths of the size that failed. `reset` is called after each failure, so that no
@@ -95,7 +98,7 @@ def find_batch_size(run: Callable[[int], T], start: int, device: torch.device, *
         try:
             return run(size)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not too_large(error):
                 raise
             smaller = int(size * 0.9)
             logger.warning("A batch of %d samples does not fit into memory; trying %d.", size, smaller)

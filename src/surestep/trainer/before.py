@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from surestep.config.enums import IntervalStrategy
 from surestep.data.columns import LABEL_ALIASES, has_columns
 from surestep.data.labels import label_range
 from surestep.data.loaders import has_length
 from surestep.errors import DataError
+from surestep.runtime.together import failing_together
 from surestep.trainer.checks import check_trainable
 from surestep.trainer.preflight import look
 from surestep.trainer.quantised import check_quantised
@@ -57,20 +60,24 @@ def _labels_of_table(trainer: Trainer, dataset: Any) -> Iterator[str]:
 
 
 def first_looked_at(trainer: Trainer, batches: Iterator[Any], count: int) -> Iterator[Any]:
-    """Return `batches`, of which the first `count` are looked at as they come, the others not touched.
+    """Return `batches`, of which the first `count` are fetched together and looked at, the others not touched.
 
     A label that is no class of the model raises before the model sees it, where the loss is the model's own: on a GPU
-    it would bring down the whole process, and say nothing of labels.
+    it would bring down the whole process, and say nothing of labels. What raises on one rank, raises on all.
     """
-    if not trainer._computes_own_loss():
-        return batches
-    model = trainer.engine.unwrap(trainer.model)
 
     def parts() -> Iterator[Iterable[Any]]:
-        for batch in islice(batches, count):
-            for problem in look.strange_labels(batch, model):
-                raise DataError(f"train_dataset: {problem}")
-            yield (batch,)
+        with failing_together(trainer.engine.strategy):
+            first = list(islice(batches, count))
+            if trainer._computes_own_loss():
+                _refuse_strange_labels(first, trainer.engine.unwrap(trainer.model))
+        yield first
         yield batches
 
     return chain.from_iterable(parts())
+
+
+def _refuse_strange_labels(batches: list[Any], model: nn.Module) -> None:
+    for batch in batches:
+        for problem in look.strange_labels(batch, model):
+            raise DataError(f"train_dataset: {problem}")

@@ -249,11 +249,14 @@ class Trainer(OlderPoints):
         )
         if not self.args.auto_find_batch_size:
             return run(batch_size=self._train_batch_size)
-        from surestep.trainer.batch_size import Beginning, find_batch_size
+        from surestep.trainer.batch_size import Beginning, find_batch_size, is_too_large
 
-        beginning = Beginning(self)
         return find_batch_size(
-            lambda size: run(batch_size=size), self._train_batch_size, self.args.device, reset=beginning.put_back
+            lambda size: run(batch_size=size),
+            self._train_batch_size,
+            self.args.device,
+            reset=Beginning(self).put_back,
+            too_large=partial(is_too_large, self.engine),
         )
 
     def _take_batch_size(self) -> None:

@@ -14,6 +14,7 @@ from surestep.errors import ArgumentError
 from surestep.logs import get_logger
 from surestep.runtime.nested import batch_length
 from surestep.runtime.random import capture_random_state, restore_random_state
+from surestep.runtime.together import failing_together
 from surestep.trainer.checks import missing_figure
 from surestep.training.events import Events
 
@@ -78,7 +79,8 @@ def first_figures(trainer: Trainer) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     trainer._begin_trial()
     for name in sets:
-        loader = FirstBatch(trainer.get_eval_dataloader(name))
+        with failing_together(trainer.engine.strategy):
+            loader = FirstBatch(trainer.get_eval_dataloader(name))
         prefix = "eval" if name is None else f"eval_{name}"
         only_loss = True if trainer.compute_metrics is None else None
         found = trainer.evaluation_loop(loader, "Evaluation", only_loss, metric_key_prefix=prefix).metrics or {}

@@ -20,6 +20,7 @@ from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
 from surestep.metrics.ranks import Ranks, exact, summed
 from surestep.metrics.spill import Store
 from surestep.runtime.nested import batch_length, to_numpy, to_plain
+from surestep.runtime.together import failing_together
 from surestep.training.protocols import Fires
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
         for step, turn in enumerate(_rounds(batches, plan), start=1):
             positions = _positions(plan, turn.sizes, seen)
             seen, packed = seen + sum(turn.sizes), packed and max(turn.sizes) == 1
-            own = {} if turn.batch is None else _run(plan, turn.batch, loss, positions)
+            with failing_together(plan.ranks):
+                own = {} if turn.batch is None else _run(plan, turn.batch, loss, positions)
             batch = _gathered(plan, own)
             plan.events.fire("on_prediction_step")
             if plan.batch_metrics:

@@ -15,7 +15,7 @@ from tests.small import Line, Points, arguments, line, quick
 from torch import nn
 
 from surestep import Trainer, TrainingArguments, TrainOutput
-from surestep.errors import ArgumentError, NotServedError
+from surestep.errors import ArgumentError
 
 # Construction
 
@@ -101,15 +101,6 @@ def test_processes_that_cannot_find_each_other_are_told_how_to_start(
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ArgumentError, match=r"WORLD_SIZE=2 .* MASTER_ADDR .*torchrun --nproc-per-node 2 script.py"):
         quick(tmp_path)
-
-
-def test_a_batch_size_is_not_looked_for_among_several_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-
-    with pytest.raises(NotServedError, match=r"auto_find_batch_size=True .* this run has 2"):
-        quick(tmp_path, auto_find_batch_size=True)
 
 
 # Models made for each run

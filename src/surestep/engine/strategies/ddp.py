@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from surestep.errors import NotServedError
 from surestep.runtime import collectives
 from surestep.runtime.world import World
 
@@ -50,7 +51,8 @@ class DataParallel:
 
     def alone(self, model: nn.Module) -> nn.Module:
         """Return the model to call where the ranks do not call it equally often: it exchanges nothing."""
-        return self.unwrap(model)
+        wrapped = getattr(model, "_orig_mod", model)
+        return self.unwrap(model) if isinstance(wrapped, DistributedDataParallel) else model
 
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """Return the context of a micro-batch: gradients are exchanged on the last of a step alone."""
@@ -106,6 +108,23 @@ class DataParallel:
     def agree(self, number: int) -> list[int]:
         """Return a number of the host from every rank."""
         return [one for (one,) in collectives.agree([number])]
+
+
+class ByHand(DataParallel):
+    """The same without torch's wrapper: for an engine that exchanges gradients after backward, in every step."""
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is, its weights and buffers those of the main process."""
+        meeting = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+        if meeting:
+            raise NotServedError(
+                f"auto_find_batch_size=True on {self.world.size} processes, and '{meeting[0]}' is a SyncBatchNorm: its "
+                "forward waits for the other processes, one of which may have run out of memory. Find the batch size "
+                "with one process, and write it as per_device_train_batch_size."
+            )
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+        return model
 
 
 def _pieces(grads: list[Tensor]) -> Iterable[list[Tensor]]:

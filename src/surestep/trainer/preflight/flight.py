@@ -16,7 +16,10 @@ import torch
 from surestep.checkpoint.layout import folder_name
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.data.loaders import set_epoch
+from surestep.engine.together import CarefulEngine
 from surestep.errors import CheckpointError
+from surestep.runtime.collectives import on_main
+from surestep.runtime.together import failing_together
 from surestep.trainer.assemble import make_plan, prepared_model
 from surestep.trainer.batch_size import Beginning
 from surestep.trainer.first_step import misfits_refused
@@ -37,8 +40,10 @@ _MICRO_BATCHES = 2
 
 def preflight(trainer: Trainer) -> PreflightReport:
     """Try what the run will do, undo it to the last bit, and return what was found."""
-    report = PreflightReport()
+    report = PreflightReport(trainer.engine.strategy)
     with _undone(trainer), prepared_model(trainer):
+        if trainer.engine.ranks > 1:
+            trainer.engine = CarefulEngine.of(trainer.engine)
         trainer.callback_handler = Events(trainer, [], model=trainer.model, processing_class=trainer.processing_class)
         with report.stage("training batch", explain) as stage:
             batches, plan = _fetch(trainer, stage)
@@ -83,7 +88,8 @@ def _fetch(trainer: Trainer, stage: Stage) -> tuple[list[Any], Any]:
     loader = trainer.get_train_dataloader()
     plan = make_plan(trainer, loader)
     set_epoch(loader, 0)
-    batches = list(islice(iter(loader), min(plan.group_size(0), _MICRO_BATCHES)))
+    with failing_together(trainer.engine.strategy):
+        batches = list(islice(iter(loader), min(plan.group_size(0), _MICRO_BATCHES)))
     if not batches:
         stage.problems.append("The training data gave not a single batch. Give it at least one sample.")
         return batches, plan
@@ -142,26 +148,15 @@ def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:
     if args.save_strategy == SaveStrategy.NO:
         stage.skipped = True
         return
-    with tempfile.TemporaryDirectory(prefix="surestep-preflight-") as scratch:
-        trainer._staging_root = scratch
-        folder = Path(scratch) / folder_name(trainer.state.global_step)
-        folder.mkdir()
+    with _scratch(trainer) as scratch:
+        trainer._staging_root = str(scratch)
+        folder = scratch / folder_name(trainer.state.global_step)
+        folder.mkdir(exist_ok=True)
         trainer._save_checkpoint(trainer.model_wrapped, None)
+        trainer._world.barrier()
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        before = {name: value.clone() for name, value in trainer.model.state_dict().items() if torch.is_tensor(value)}
-        trainer._load_from_checkpoint(str(folder))
-        if not args.save_only_model:
-            trainer._load_optimizer_and_scheduler(str(folder))
-        changed = [
-            name
-            for name, value in trainer.model.state_dict().items()
-            if name in before and not _same(value, before[name])
-        ]
-    if changed:
-        raise CheckpointError(
-            f"What was saved and loaded again is not what it was: {', '.join(changed[:3])}. An override of _save or "
-            "save_model leaves weights out, or changes them."
-        )
+        with failing_together(trainer.engine.strategy):
+            _load_again(trainer, folder)
     free = shutil.disk_usage(_existing(trainer._output_folder)).free
     needed = size * _checkpoints(trainer, plan)
     stage.figures = f"{size / 2**20:.1f} MiB a checkpoint, {free / 2**30:.1f} GiB free"
@@ -169,6 +164,36 @@ def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:
         stage.problems.append(
             f"The run keeps checkpoints of {needed / 2**30:.1f} GiB in all, and the disk of output_dir has "
             f"{free / 2**30:.1f} GiB left. Set save_total_limit, save_only_model=True, or another output_dir."
+        )
+
+
+@contextmanager
+def _scratch(trainer: Trainer) -> Iterator[Path]:
+    """Give a folder that every rank reaches, and remove it afterwards."""
+    world, root = trainer._world, trainer._output_folder
+    if world.size == 1:
+        with tempfile.TemporaryDirectory(prefix="surestep-preflight-") as alone:
+            yield Path(alone)
+        return
+    scratch = Path(on_main(world, lambda: tempfile.mkdtemp(prefix=".surestep-preflight-", dir=root)))
+    try:
+        yield scratch
+    finally:
+        on_main(world, lambda: shutil.rmtree(scratch, ignore_errors=True))
+
+
+def _load_again(trainer: Trainer, folder: Path) -> None:
+    """Load what was saved, and raise where it is not what it was."""
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items() if torch.is_tensor(value)}
+    trainer._load_from_checkpoint(str(folder))
+    if not trainer.args.save_only_model:
+        trainer._load_optimizer_and_scheduler(str(folder))
+    after = trainer.model.state_dict()
+    changed = [name for name, value in after.items() if name in before and not _same(value, before[name])]
+    if changed:
+        raise CheckpointError(
+            f"What was saved and loaded again is not what it was: {', '.join(changed[:3])}. An override of _save or "
+            "save_model leaves weights out, or changes them."
         )
 
 

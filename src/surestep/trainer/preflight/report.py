@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from surestep.errors import PreflightError
+from surestep.runtime.together import Talks
 from surestep.trainer.preflight.hints import Explain
 
 
@@ -29,8 +30,9 @@ class Stage:
 
 @dataclass
 class PreflightReport:
-    """The stages in their order."""
+    """The stages in their order. Several ranks share what they find: the report is the same on all of them."""
 
+    ranks: Talks = field(repr=False, compare=False)
     stages: list[Stage] = field(default_factory=list)
 
     @property
@@ -45,7 +47,10 @@ class PreflightReport:
 
     @contextmanager
     def stage(self, name: str, explain: Explain) -> Iterator[Stage]:
-        """Try something in the body. An error becomes a problem, and the stages after it are skipped."""
+        """Try something in the body. An error becomes a problem, and the stages after it are skipped.
+
+        An error on one rank must be one on all before the body ends (`runtime.together`).
+        """
         stage = Stage(name, skipped=not self.ok)
         self.stages.append(stage)
         start = time.perf_counter()
@@ -53,6 +58,8 @@ class PreflightReport:
             yield stage
         except Exception as error:
             stage.problems.append(explain(error))
+        if self.ranks.world.size > 1:
+            stage.problems = _of_all(self.ranks.gather_objects(stage.problems))
         stage.seconds = time.perf_counter() - start
 
     def raise_for_problems(self) -> None:
@@ -79,3 +86,14 @@ class PreflightReport:
         console.print(table)
         for problem in self.problems:
             console.print(f"- {problem}", style="red", markup=False, highlight=False)
+
+
+def _of_all(problems: list[list[str]]) -> list[str]:
+    """Return the problems of all ranks, each once; those that only some have, with the first of these."""
+    found: dict[str, list[int]] = {}
+    for rank, own in enumerate(problems):
+        for problem in own:
+            found.setdefault(problem, []).append(rank)
+    return [
+        problem if len(ranks) == len(problems) else f"On rank {ranks[0]}: {problem}" for problem, ranks in found.items()
+    ]
