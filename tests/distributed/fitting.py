@@ -55,11 +55,13 @@ class Starving(torch.optim.SGD):
         return super().step(closure)
 
 
-def trained(folder: Path, name: str, model: nn.Module, batch: int, **given: Any) -> dict[str, Any]:
+def trained(
+    folder: Path, name: str, model: nn.Module, batch: int, kind: type[Trainer] = Trainer, **given: Any
+) -> dict[str, Any]:
     parts = {key: given.pop(key) for key in ("compute_loss_func",) if key in given}
     settings = {"num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.05, **given}
     args = arguments(folder, name, per_device_train_batch_size=batch, **settings)
-    trainer = Trainer(
+    trainer = kind(
         model,
         args,
         train_dataset=Numbered(SIZE),
@@ -92,6 +94,13 @@ def nothing_fits(folder: Path) -> None:
     trained(folder, "none", model, 2, auto_find_batch_size=True)
 
 
+class Weighs(Trainer):
+    """Tells what its pairs weigh before the forward; a part weighs its samples."""
+
+    def weigh_loss(self, inputs: Any) -> Any:
+        return {"loss": inputs["labels"].numel(), "size": len(inputs["labels"])}
+
+
 class OnTheWay(Trainer):
     """Runs out of memory on rank 1 where the others are not asked."""
 
@@ -122,6 +131,7 @@ def work(folder: Path) -> dict[str, Any]:
         "pairs": both(
             folder, "forward", compute_loss_func=pair, gradient_accumulation_steps=2, remove_unused_columns=False
         ),
+        "weighed": both(folder / "weighed", "forward", compute_loss_func=pair, kind=Weighs),
         "nothing": raised(lambda: nothing_fits(folder)),
         "elsewhere": elsewhere(folder),
         "meeting": meeting(folder),

@@ -15,7 +15,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return launch("tests.distributed.fitting", 2, tmp_path_factory.mktemp("fitting"))
 
 
-@pytest.mark.parametrize("where", ["forward", "backward", "step", "pairs"])
+@pytest.mark.parametrize("where", ["forward", "backward", "step", "pairs", "weighed"])
 def test_both_find_the_size_that_fits_the_one(ranks: list[dict[str, Any]], where: str) -> None:
     for rank in ranks:
         looked, plain = rank[where]["looked"], rank[where]["plain"]

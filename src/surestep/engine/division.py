@@ -50,12 +50,14 @@ class _Account:
 class Division:
     """Divides the losses of a run's steps by their weights over micro-batches and ranks, and runs backward from them.
 
-    `backward` is the engine's. `parts` are the named losses of the last step: this rank's share of each, whose mean
-    over the ranks is the loss.
+    `backward` is the engine's. One that `settles` exchanges nothing during the micro-batches of a step, but for what is
+    known before them: `settle` ends the step. `parts` are the named losses of the last step: this rank's share of each,
+    whose mean over the ranks is the loss.
     """
 
-    def __init__(self, strategy: Strategy, backward: Callable[..., None]) -> None:
+    def __init__(self, strategy: Strategy, backward: Callable[..., None], *, settles: bool = False) -> None:
         self._strategy = strategy
+        self._settles = settles
         self._backward = backward
         self._wide = torch.float32 if strategy.device.type == "mps" else torch.float64
         self._names: tuple[str, ...] | None = None
@@ -99,7 +101,7 @@ class Division:
         if self._known is not None:
             return self._divide(pairs, self._known, last=last)
         share = self._add(pairs) / micro_batches
-        if last:
+        if last and not self._settles:
             return self._finish(parameters, pairs, uneven=uneven)
         share = share.to(_full(next(iter(pairs.values()))[0].dtype))
         self._told = share if self._told is None else self._told + share
@@ -113,11 +115,15 @@ class Division:
             self.parts = {name: zero for name in self._gathered({}) if name}
 
     def settle(self, parameters: Sequence[nn.Parameter]) -> Tensor | None:
-        """Bring a step without a `last` micro-batch to its divisors; return what the shares told lack of its loss.
+        """Bring what a step has accumulated to its divisors; return what the shares told lack of its loss.
 
-        Every rank calls it, one without a micro-batch too; None where no loss of this rank was a pair.
+        Every rank calls it, one without a micro-batch too; None where no loss of this rank was a pair, or where the
+        divisors were known beforehand.
         """
-        divisors = self._divisors(uneven=True)
+        if self._known is not None:
+            return None
+        own = {name: self._accounts[name].weight for name in sorted(self._accounts)}
+        divisors = self._divisors(own, uneven=True)
         for name, account in self._accounts.items():
             if account.provisional is not None:
                 _rescale(parameters, account, account.provisional / divisors[name])

@@ -214,7 +214,7 @@ class Engine:
         if self._division is None:
             from surestep.engine.division import Division
 
-            self._division = Division(self.strategy, self.backward)
+            self._division = Division(self.strategy, self.backward, settles=self.by_hand)
         return self._division
 
     def apply(self, tally: _Adds, events: _Fires) -> bool:

@@ -7,13 +7,18 @@ overlaps, and what one rank raises, all do. An error elsewhere in a step (in a c
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch.optim import Optimizer
 
-from surestep.engine.division import Pairs
-from surestep.engine.engine import Engine
-from surestep.runtime.together import ask_for_failures, failing_together, tell_failure
+from surestep.engine.engine import Clipper, Engine, Weigher
+from surestep.runtime.together import failing_together, tell_failure
+
+if TYPE_CHECKING:
+    from surestep.engine.division import Weights
 
 
 class CarefulEngine(Engine):
@@ -45,19 +50,22 @@ class CarefulEngine(Engine):
                 tell_failure(self.strategy, error)
             raise
 
-    def backward_pairs(self, pairs: Pairs, micro_batches: float) -> Tensor:
-        """Run backward from sums; their weights are exchanged once the ranks have asked each other."""
-        return self._dividing().backward(
-            self._parameters, pairs, micro_batches=micro_batches, last=False, uneven=self._uneven
-        )
+    def drive(
+        self, optimizer: Optimizer, scheduler: Any, clip: Clipper, *, steps_schedule: bool, weigh: Weigher | None = None
+    ) -> None:
+        """Take what updates the model, and what weighs its batches."""
+        careful = None if weigh is None else partial(self._weighed, weigh)
+        super().drive(optimizer, scheduler, clip, steps_schedule=steps_schedule, weigh=careful)
+
+    def _weighed(self, weigh: Weigher, batches: list[Any]) -> Weights:
+        with self._known_to_all():
+            weights = weigh(batches)
+        self._asked = False
+        return weights
 
     def _exchange(self, tally: Any) -> None:
-        self._asked = True
-        try:
-            ask_for_failures(self.strategy)
-        except Exception as error:
-            self.known_failure = error
-            raise
+        with self._known_to_all():
+            pass
         lacking = self._dividing().settle(self._parameters)
         if lacking is not None:
             tally.add(lacking)
@@ -65,9 +73,15 @@ class CarefulEngine(Engine):
 
     def apply(self, tally: Any, events: Any) -> bool:
         """Clip, step and zero; what fails on one rank, fails on all."""
+        with self._known_to_all():
+            return super().apply(tally, events)
+
+    @contextmanager
+    def _known_to_all(self) -> Iterator[None]:
+        self._asked = True
         try:
             with failing_together(self.strategy):
-                return super().apply(tally, events)
+                yield
         except Exception as error:
             self.known_failure = error
             raise

@@ -107,7 +107,8 @@ def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None
     stage.problems += look.optimizer_of(model, trainer.optimizer)
     trainer.check_saveable()
     assert trainer.optimizer is not None
-    engine.drive(trainer.optimizer, trainer.lr_scheduler, trainer._clipper(), steps_schedule=False)
+    clip, weigh = trainer._clipper(), trainer._weigher()
+    engine.drive(trainer.optimizer, trainer.lr_scheduler, clip, steps_schedule=False, weigh=weigh)
     engine.zero_grad()
     trainer._train_mode(engine.model)
     tally = Tally(engine.device, mean=engine.strategy.mean)
