@@ -61,12 +61,9 @@ def seed_defaults(seeds: Seeds) -> None:
     """Seed the default generators."""
     _seed_python(_python, seeds[0])
     _python.gauss_next = None
-    try:
-        np.random.seed(seeds[1])
-    except TypeError:
-        # Somebody put another kind of generator behind NumPy's functions.
-        generator = get_bit_generator()
-        generator.state = type(generator)(seeds[1]).state
+    np.random.seed(seeds[1])
+    # Drops a normal number that waits, which seeding does for a Mersenne twister only.
+    set_bit_generator(get_bit_generator())
     _torch.manual_seed(seeds[2])
 
 
@@ -88,7 +85,6 @@ def put_back_defaults(kept: Kept) -> None:
     if memory is None:
         np.random.set_state(numpy)
     else:
-        # So that no number waits.
         set_bit_generator(get_bit_generator())
         memory.raw = numpy
         if gauss is not None:

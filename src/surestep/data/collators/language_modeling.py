@@ -14,6 +14,7 @@ from surestep.data.collators.base import IGNORED, DataCollatorMixin, pad, stack_
 from surestep.data.collators.masking import NumpyDraws, TorchDraws, spread_over_words, word_numbers
 from surestep.errors import ArgumentError, DataError
 from surestep.logs import get_logger
+from surestep.runtime.generators import derive
 
 _logger = get_logger(__name__)
 
@@ -29,7 +30,8 @@ class DataCollatorForLanguageModeling(DataCollatorMixin):
     are the inputs, -100 where padded.
 
     Without a `seed` the draws come from the global generator (of torch, or of numpy for arrays). With one they come
-    from a generator of its own, seeded with `seed`, plus the worker's number in a loader's workers.
+    from a generator of its own, seeded with `seed`, plus the worker's number in a loader's workers. A trainer seeds
+    that one before each batch (`set_batch_seed`), so that the masks follow from `seed` and the position in the data.
     """
 
     tokenizer: Any
@@ -117,6 +119,12 @@ class DataCollatorForLanguageModeling(DataCollatorMixin):
             raise ArgumentError("seed=None; give the collator a seed to have a generator of its own")
         self._worker = _worker()
         self.generator = self.get_generator(self.seed + (self._worker or 0))
+
+    def set_batch_seed(self, seed: int) -> None:
+        """Have the next batch drawn by `seed` and the collator's own, if it has one."""
+        if self.seed is not None:
+            self._worker = _worker()
+            self.generator = self.get_generator(derive(seed, part=self.seed)[0])
 
     def _collate(self, examples: Sequence[Any], kind: str) -> Any:
         # A worker that was forked off with the generator of another process needs its own.

@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader
 
 from surestep.data.collators.language_modeling import DataCollatorForLanguageModeling
 from surestep.data.collators.masking import spread_over_words, word_numbers
+from surestep.data.columns import ColumnFilter, ModelColumns
+from surestep.data.reading import Reader
 from surestep.errors import ArgumentError, DataError
 
 TEXTS = ["the cat sat on a mat", "unlikely dogs ran", "the runner", "sitting cats sat on the dog a mat ran the cat"]
@@ -200,6 +202,21 @@ def test_each_worker_draws_from_its_own_seed(used, context, tokenizer):
         alone = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5, seed=11 + worker)
         assert torch.equal(labels[worker], alone(rows[:1])["labels"])
         assert torch.equal(labels[worker + 2], alone(rows[:1])["labels"])
+
+
+def test_masks_of_a_run_follow_from_seed_and_position(tokenizer):
+    rows = [[5] * 40] * 22
+
+    def labels(seed, done=0, workers=0, run=9):
+        collate = DataCollatorForLanguageModeling(tokenizer, seed=seed)
+        columns = ColumnFilter(collate, ModelColumns("Model", ()))
+        loader = DataLoader(rows, 4, collate_fn=columns, num_workers=workers)
+        return [batch["labels"].tolist() for batch in Reader(loader, seed=run).batches(0, done=done)]
+
+    whole = labels(7)
+    assert whole[0] != whole[1]
+    assert labels(7, workers=2, done=2) == whole[2:]
+    assert len({str(labels(8)), str(whole), str(labels(None)), str(labels(7, run=1))}) == 4
 
 
 def test_it_pickles(tokenizer):
