@@ -35,6 +35,10 @@ class CheckpointError(SurestepError, ValueError):
     """A checkpoint that is missing, damaged or does not belong to this run."""
 
 
+class SaveError(CheckpointError, OSError):
+    """A checkpoint that could not be written, where that ends a run or was the last one of it."""
+
+
 class JobError(SurestepError, ValueError):
     """A job file that does not declare what can be run."""
 

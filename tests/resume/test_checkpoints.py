@@ -329,15 +329,17 @@ def test_files_added_once_a_checkpoint_is_there_are_welcome(tmp_path: Path) -> N
     assert resumed(tmp_path, row, True).state.global_step == 12
 
 
-def test_an_override_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [OSError("the disk is full"), ValueError("the disk is full")])
+def test_an_override_that_fails_leaves_no_checkpoint(tmp_path: Path, error: Exception) -> None:
     class Fails:
         def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
             if self.state.global_step == 6:
-                raise OSError("the disk is full")
+                raise error
 
-    with pytest.raises(OSError, match="disk is full"):
-        straight(tmp_path, Row("fails", ROW.arguments, {**ROW.options, "mixin": Fails}))
+    row = Row("fails", {**ROW.arguments, "on_save_error": "stop"}, {**ROW.options, "mixin": Fails})
+    with pytest.raises(type(error), match="disk is full"):
+        straight(tmp_path, row)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
     assert not list(tmp_path.glob(".staging*"))
 

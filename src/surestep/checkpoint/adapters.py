@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from surestep.checkpoint import layout
+from surestep.checkpoint.files import remove
 from surestep.checkpoint.names import name_list
 from surestep.checkpoint.tensors import read_tensors, write_tensors
 from surestep.errors import CheckpointError
@@ -35,7 +36,7 @@ def save_prompt_encoders(module: nn.Module, folder: Path) -> None:
     encoders = getattr(module, "prompt_encoder", None)
     path = folder / layout.PROMPT_ENCODERS
     if not isinstance(encoders, nn.ModuleDict) or _is_only_tokens(encoders):
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     write_tensors(path, encoders.state_dict())
 

@@ -1,11 +1,12 @@
-"""The few operations on files that a safe save is made of. Tests put faults between them."""
+"""What a safe save does with files and folders, made of the operations of a `Disk`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
+
+from surestep.runtime.disk import disk
 
 _DIGEST_BYTES = 32
 
@@ -25,18 +26,9 @@ def folders_in(folder: Path) -> list[Path]:
     return [Path(parent) for parent, _, _ in os.walk(folder, topdown=False)]
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of names of a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def digest(path: Path) -> str:
     """Return the BLAKE2b checksum of a file."""
-    with path.open("rb") as file:
+    with disk().read(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
 
 
@@ -47,16 +39,20 @@ def text_digest(text: str) -> str:
 
 def rename(source: Path, target: Path) -> None:
     """Give a file or folder another name in one step, and wait until the new name is on the disk."""
-    source.rename(target)
-    sync(target.parent)
+    disk().rename(source, target)
+    disk().sync(target.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file or a whole folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    if not path.is_dir() or path.is_symlink():
+        if path.exists() or path.is_symlink():
+            disk().remove_file(path)
+        return
+    for file in files_in(path):
+        disk().remove_file(file)
+    for folder in folders_in(path):
+        disk().remove_folder(folder)
 
 
 def remove_named(path: Path, hidden: Path) -> None:
@@ -67,16 +63,16 @@ def remove_named(path: Path, hidden: Path) -> None:
 
 
 def replace(source: Path, target: Path, hidden: Path) -> None:
-    """Put the folder `source` in the place of `target`; the old one is kept as `hidden` until the new one is there."""
-    if not target.is_dir():
-        rename(source, target)
-        return
+    """Put the folder `source` in the place of `target`, or neither is changed; an older one is kept as `hidden`."""
     remove(hidden)
-    rename(target, hidden)
     try:
+        if target.is_dir():
+            rename(target, hidden)
         rename(source, target)
     except BaseException:
-        if not target.exists():
-            rename(hidden, target)
+        # A new name that may not be on the disk does not count.
+        if not source.exists():
+            disk().rename(target, source)
+        if hidden.exists():
+            disk().rename(hidden, target)
         raise
-    remove(hidden)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from surestep.checkpoint import files, layout
+from surestep.checkpoint.space import Size
 from surestep.errors import CheckpointError
+from surestep.runtime.disk import disk, write_text
 
 _FORMAT = "surestep.checkpoint"
 _VERSION = 1
@@ -22,23 +25,55 @@ class Verdict:
     verified: bool = True
 
 
-def seal(folder: Path, step: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a manifest says besides its files: the step, the run that wrote it, and the figure of the best-model metric.
+
+    `score` is None where nothing was measured at this step, or no finite number.
+    """
+
+    step: int
+    run: str | None = None
+    score: float | None = None
+
+
+def seal(folder: Path, header: Header) -> Size:
     """Wait until every file below `folder` is on the disk, then write the manifest over them, and wait for that too.
 
     Raises:
         OSError: the disk is full, or a file could not be written.
     """
     path = folder / layout.MANIFEST
-    path.unlink(missing_ok=True)
+    files.remove(path)
     entries = {}
     for file in filter(Path.is_file, files.files_in(folder)):
-        files.sync(file)
+        disk().sync(file)
         entries[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "blake2b": files.digest(file)}
-    content = {"format": _FORMAT, "version": _VERSION, "step": step, "files": entries}
-    path.write_text(json.dumps(content | {"seal": _seal_of(content)}, indent=1), encoding="utf-8")
-    files.sync(path)
+    score = header.score if header.score is not None and math.isfinite(header.score) else None
+    about = {"step": header.step, "run": header.run, "score": score}
+    content = {"format": _FORMAT, "version": _VERSION, **about, "files": entries}
+    write_text(path, json.dumps(content | {"seal": _seal_of(content)}, indent=1))
+    disk().sync(path)
     for parent in files.folders_in(folder):
-        files.sync(parent)
+        disk().sync(parent)
+    return _size_of(entries)
+
+
+def header_of(folder: Path) -> Header | None:
+    """Return what the manifest of a checkpoint says of itself; None where there is none that can be trusted."""
+    try:
+        content = _read(folder / layout.MANIFEST)
+    except CheckpointError:
+        return None
+    return Header(content["step"], content.get("run"), content.get("score"))
+
+
+def size_of(folder: Path) -> Size | None:
+    """Return how much room a checkpoint takes by its manifest; None where there is none that can be trusted."""
+    try:
+        return _size_of(_read(folder / layout.MANIFEST)["files"])
+    except CheckpointError:
+        return None
 
 
 def has_manifest(folder: Path) -> bool:
@@ -62,7 +97,7 @@ def examine(folder: Path, *, deep: bool = True) -> Verdict:
     if not has_manifest(folder):
         return Verdict(_problems_without_manifest(folder, deep=deep), verified=False)
     try:
-        entries = _read(folder / layout.MANIFEST)
+        entries = _read(folder / layout.MANIFEST)["files"]
     except CheckpointError as error:
         return Verdict([str(error)])
     found = [_problem(folder / name, entry, deep=deep) for name, entry in entries.items()]
@@ -73,18 +108,24 @@ def _seal_of(content: dict[str, Any]) -> str:
     return files.text_digest(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _size_of(entries: dict[str, dict[str, Any]]) -> Size:
+    sizes = [entry["size"] for entry in entries.values()]
+    return Size(sum(sizes), max(sizes, default=0))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-        expected = content.pop("seal")
-        entries: dict[str, dict[str, Any]] = content["files"]
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        expected, entries = content.pop("seal"), content["files"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
     if expected != _seal_of(content):
         raise CheckpointError(f"{path.name} is damaged: its own checksum differs")
     if (content["format"], content["version"]) != (_FORMAT, _VERSION):
         raise CheckpointError(f"{path.name} is of format {content['format']} {content['version']}, not known here")
-    return entries
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{path.name} is damaged: it lists no files")
+    return content
 
 
 def _problem(path: Path, entry: dict[str, Any], *, deep: bool) -> str | None:

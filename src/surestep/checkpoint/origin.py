@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from surestep.checkpoint import files
+from surestep.runtime.disk import write_text
 
 ORIGIN: Final = "origin.json"
 _FORMAT, _VERSION = "surestep.origin", 1
@@ -39,7 +40,7 @@ class Origin:
     def write(self, folder: Path) -> None:
         """Write the origin into a checkpoint."""
         content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        (folder / ORIGIN).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / ORIGIN, json.dumps(content, indent=1) + "\n")
 
 
 def read_origin(folder: Path) -> Origin | None:

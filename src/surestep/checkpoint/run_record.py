@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from surestep.checkpoint import files
 from surestep.logs import get_logger
+from surestep.runtime.disk import replace_text
 
 _logger = get_logger(__name__)
 RUN_RECORD: Final = ".surestep-run.json"
@@ -30,10 +30,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write the record into an output folder, in the place of an older one, in one stroke."""
         content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        beside = (folder / RUN_RECORD).with_suffix(".part")
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        files.sync(beside)
-        files.rename(beside, folder / RUN_RECORD)
+        replace_text(folder / RUN_RECORD, json.dumps(content, indent=1) + "\n")
 
 
 def read_record(folder: Path) -> RunRecord | None:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from surestep.checkpoint import files, layout, manifest
 from surestep.checkpoint.lock import FolderLock
+from surestep.checkpoint.manifest import Header
+from surestep.checkpoint.retention import Kept, Retention
+from surestep.checkpoint.space import Size, check_room
+from surestep.checkpoint.stage import Stage, clear, deleting_of, replaced_of, staging_of, tidy
 from surestep.errors import CheckpointError
 from surestep.logs import get_logger
+from surestep.runtime.disk import disk, make_folders
 from surestep.runtime.world import World
 
 _logger = get_logger(__name__)
-_LEFTOVER = re.compile(r"\.(staging|deleting|replaced)-(checkpoint-\d+)")
-# Signs that the processes leave for each other in a stage's root.
-_DONE = ".done-"
-_COMMITTED = ".committed"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where one checkpoint is written before it counts. `root` stands for the run's folder, `folder` lies within it."""
-
-    step: int
-    root: Path
-
-    @property
-    def folder(self) -> Path:
-        """The checkpoint to be, under the name that it will have."""
-        return self.root / layout.folder_name(self.step)
 
 
 class Found(NamedTuple):
@@ -46,20 +33,28 @@ class Found(NamedTuple):
     verified: bool
 
 
+class OthersFailedError(CheckpointError):
+    """A checkpoint that another process of the run could not write; its own message says why."""
+
+
 class CheckpointStore:
     """Keeper of the folders `checkpoint-<step>` of a run. One that exists under this name is complete.
 
     Every process of the run makes one, on the same `root`, and calls `staging` together with the others; only the main
-    process commits and deletes.
+    process commits and deletes. `run` is the name of the run, by which its checkpoints are told from others'.
     """
 
-    def __init__(self, root: Path, *, world: World, keep_last: int | None = None) -> None:
+    def __init__(self, root: Path, *, world: World, retention: Retention | None = None) -> None:
         self.root = root
+        self.run = os.urandom(8).hex()
+        self.retention = Retention() if retention is None else retention
         self._world = world
-        self._keep_last = keep_last
         self._lock = FolderLock(root)
         self._claimed = False
         self._newest: Path | None = None
+        self._expected: Size | None = None
+        # What is half-done and could not be cleared away.
+        self._left: set[Path] = set()
 
     def claim(self) -> None:
         """Reserve the folder for this run and clear away what a run that died left half-done.
@@ -72,11 +67,12 @@ class CheckpointStore:
         """
         if self._claimed or not self._world.is_main:
             return
-        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in make_folders(self.root):
+            disk().sync(folder.parent)
         first = self._lock.acquire()
         self._claimed = True
         if first:
-            self._tidy()
+            tidy(self.root)
 
     def release(self) -> None:
         """Let another run have the folder."""
@@ -84,23 +80,39 @@ class CheckpointStore:
             self._claimed = False
             self._lock.release()
 
+    def expect(self, size: Size) -> None:
+        """Take `size` for that of the next checkpoint; afterwards each tells how large the next one will be."""
+        self._expected = size
+
+    @property
+    def expected(self) -> Size | None:
+        """How much room the next checkpoint takes, on the main process; None where nothing says."""
+        return self._expected
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something half-done lies there that could not be cleared away yet."""
+        return any(path.exists() for path in self._left)
+
     @contextmanager
-    def staging(self, step: int) -> Iterator[Stage]:
+    def staging(self, step: int, score: float | None = None) -> Iterator[Stage]:
         """Write the checkpoint of a step in the body; it is committed when the body ends.
 
         All files are on the disk and checksummed before the folder gets its name, in one step, in the place of an older
         one of the same step. Other things that the body leaves in the stage's root move to the run's folder. If
-        anything fails, in any process, every process raises and nothing is left behind.
+        anything fails, in any process, every process raises and nothing is left behind. Nothing is begun where the
+        disk has no room for what is expected. `score` is what retention by the best compares.
 
         Raises:
-            CheckpointError: another process of the run failed, or another run writes here.
+            OthersFailedError: another process of the run failed.
+            CheckpointError: another run writes here, or a process did not write its part.
             OSError: the disk is full, or cannot be written to.
         """
-        stage = Stage(step, self.root / f".staging-{layout.folder_name(step)}")
-        self._prepare(stage)
+        stage = Stage(step, staging_of(self.root, step), score)
         try:
+            self._prepare(stage)
             yield stage
-            self._mark(stage).touch()
+            stage.sign(self._world.rank)
         except BaseException:
             self._abandon(stage)
             raise
@@ -116,6 +128,11 @@ class CheckpointStore:
     def newest(self) -> Path | None:
         """The checkpoint that this store committed last, on the main process; None before the first."""
         return self._newest
+
+    def own(self) -> list[Kept]:
+        """Return the checkpoints that this run wrote, the earliest step first; one whose manifest is damaged is not."""
+        found = [(path, manifest.header_of(path)) for path in layout.checkpoints_in(self.root)]
+        return [Kept(path, one.step, one.score) for path, one in found if one is not None and one.run == self.run]
 
     def verify(self, folder: Path) -> list[str]:
         """Return what is wrong with a checkpoint, a sentence each; an empty list when it is whole."""
@@ -148,45 +165,39 @@ class CheckpointStore:
         return target
 
     def prune(self, protect: Collection[Path] = (), *, keep_newest: bool = True) -> list[Path]:
-        """Delete the earliest checkpoints beyond the last `keep_last`, and return them.
+        """Delete the checkpoints of this run that its retention does not keep, and return them.
 
-        The one committed last and those to `protect` stay, also when that makes more than `keep_last`: with a limit of
-        one, the newest and the best. Without `keep_newest` only `protect` does, as at the end of a run. Only folders
-        with a manifest count and go: what something else wrote stays.
+        The one committed last and those to `protect` stay, also when that makes more than the last so many. Without
+        `keep_newest` only `protect` does, as at the end of a run. What another run or another program wrote stays.
         """
-        if not self._world.is_main or not self._keep_last or self._keep_last < 0:
+        if not self._world.is_main:
             return []
-        ours = [path for path in layout.checkpoints_in(self.root) if manifest.has_manifest(path)]
-        safe = {path.resolve() for path in protect}
-        if keep_newest and ours:
-            safe.add((self._newest if self._newest in ours else ours[-1]).resolve())
-        kept = [path for path in ours if path.resolve() in safe]
-        excess = len(ours) - max(self._keep_last, len(kept))
-        spare = [path for path in ours if path.resolve() not in safe]
-        return [path for path in spare[: max(excess, 0)] if self._delete(path)]
+        own = self.own()
+        paths = [item.path for item in own]
+        newest = (self._newest if self._newest in paths else paths[-1]) if keep_newest and paths else None
+        return [path for path in self.retention.spare(own, newest, protect) if self._delete(path)]
 
     def _delete(self, path: Path) -> bool:
         try:
-            files.remove_named(path, self.root / f".deleting-{path.name}")
+            files.remove_named(path, deleting_of(path))
         except OSError as error:
             _logger.warning("%s could not be deleted: %s.", path, error)
-            return False
-        return True
+            self._left.add(deleting_of(path))
+        return not path.exists()
 
     def _prepare(self, stage: Stage) -> None:
         try:
             if self._world.is_main:
                 self.claim()
-                files.remove(stage.root)
-                stage.folder.mkdir(parents=True)
+                for path in [stage.root, *self._left]:
+                    self._discard(path)
+                if self._expected is not None:
+                    check_room(self._expected, self.root)
+                make_folders(stage.folder)
         finally:
             self._world.barrier()
         if not stage.folder.is_dir():
-            raise CheckpointError(f"{stage.root} could not be made by the main process, whose own message says why.")
-
-    def _mark(self, stage: Stage) -> Path:
-        """Return the file that says that this process has written its part."""
-        return stage.root / f"{_DONE}{self._world.rank}"
+            raise OthersFailedError(f"{stage.root} could not be made by the main process, whose own message says why.")
 
     def _finish(self, stage: Stage) -> None:
         """Commit once every process has written its part, and let each know whether that went well."""
@@ -197,59 +208,62 @@ class CheckpointStore:
                 self._commit(stage)
             except BaseException as error:
                 failure = error
-                self._discard(stage)
+                self._discard(stage.root)
         self._world.barrier()
-        committed = (stage.root / _COMMITTED).exists()
+        committed = stage.sealed
         self._world.barrier()
         if failure is not None:
             raise failure
         if not committed:
-            raise CheckpointError(
+            raise OthersFailedError(
                 f"{stage.folder.name} was not committed: another process failed, and its own message says why."
             )
         if self._world.is_main:
-            self._discard(stage)
+            self._discard(stage.root)
 
     def _abandon(self, stage: Stage) -> None:
         """Take part in what the other processes do when they finish, so that none waits for ever."""
         with suppress(Exception):
             self._world.barrier()
-            if self._world.is_main:
-                self._discard(stage)
+            self._discard_own(stage)
             self._world.barrier()
             self._world.barrier()
-        if self._world.is_main:
-            self._discard(stage)
+        self._discard_own(stage)
+
+    def _discard_own(self, stage: Stage) -> None:
+        # Without the claim the folder is another run's, and so is what is staged in it.
+        if self._claimed:
+            self._discard(stage.root)
 
     def _commit(self, stage: Stage) -> None:
-        ranks = [rank for rank in range(self._world.size) if not (stage.root / f"{_DONE}{rank}").exists()]
+        ranks = stage.unsigned(self._world.size)
         if ranks:
-            raise CheckpointError(
+            # They have raised, or write elsewhere.
+            raise OthersFailedError(
                 f"{stage.folder.name} was not committed: the processes of rank {ranks} did not write their part."
             )
         target = self.root / stage.folder.name
-        if files.files_in(stage.folder):
-            manifest.seal(stage.folder, stage.step)
-            self._move_extras(stage)
-            files.replace(stage.folder, target, self.root / f".replaced-{target.name}")
-            self._newest = target
-        else:
+        if not files.files_in(stage.folder):
             _logger.warning("Nothing was written for %s, and nothing was committed.", target)
-        self._mark(stage).rename(stage.root / _COMMITTED)
+            stage.seal()
+            return
+        size = manifest.seal(stage.folder, Header(stage.step, self.run, stage.score))
+        stage.move_extras(self.root)
+        stage.seal()
+        # Whatever happens: it is removed, or gets its name back, with the next save.
+        self._left.add(replaced_of(target))
+        files.replace(stage.folder, target, replaced_of(target))
+        self._newest, self._expected = target, size
+        self._discard(replaced_of(target))
 
-    def _move_extras(self, stage: Stage) -> None:
-        """Move the files that were written beside the checkpoint to where they were meant to be."""
-        for path in files.files_in(stage.root):
-            if not path.is_relative_to(stage.folder) and not path.name.startswith(_DONE):
-                target = self.root / path.relative_to(stage.root)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                files.rename(path, target)
-
-    def _discard(self, stage: Stage) -> None:
+    def _discard(self, path: Path) -> None:
+        """Clear away what is not needed; where that fails, the next save tries again, and so does the next run."""
+        self._left.discard(path)
         try:
-            files.remove(stage.root)
+            clear(path)
         except OSError as error:
-            _logger.warning("%s could not be removed: %s. The next run will.", stage.root, error)
+            self._left.add(path)
+            _logger.warning("%s could not be removed: %s. The next save tries again.", path, error)
 
     def _recover(self) -> None:
         """Clear away a dead run's leftovers, unless something living has the folder or it cannot be written to."""
@@ -259,19 +273,6 @@ class CheckpointStore:
             first = self._lock.acquire()
             try:
                 if first:
-                    self._tidy()
+                    tidy(self.root)
             finally:
                 self._lock.release()
-
-    def _tidy(self) -> None:
-        """Remove what is half-done; a checkpoint that was about to be replaced gets its name back."""
-        for path in sorted(self.root.iterdir()):
-            match = _LEFTOVER.fullmatch(path.name)
-            if match is None:
-                continue
-            target = self.root / match.group(2)
-            if match.group(1) == "replaced" and not target.exists():
-                files.rename(path, target)
-                _logger.warning("%s was about to be replaced when a run died; it is back.", target)
-            else:
-                files.remove(path)

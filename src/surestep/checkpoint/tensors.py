@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from surestep.errors import CheckpointError
+from surestep.runtime.disk import disk
 
 _CODES: Final = {
     torch.float64: "F64",
@@ -67,10 +69,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         header[name] = {"dtype": _code(name, tensor), "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            file.write(raw_bytes(tensors[name]).numpy().data)
+    # One after the other, so that no more than one is copied from an accelerator at a time.
+    values = (raw_bytes(tensors[name]).numpy().data for name in names)
+    disk().write(path, chain([len(text).to_bytes(8, "little") + text], values))
 
 
 def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]:

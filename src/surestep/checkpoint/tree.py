@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from surestep.checkpoint.codec import decode, encode
+from surestep.checkpoint.files import remove
 from surestep.checkpoint.tensors import read_tensors, write_tensors
 from surestep.errors import CheckpointError
+from surestep.runtime.disk import make_folders, write_text
 
 _FORMAT = "surestep.tree"
 _VERSION = 1
@@ -33,12 +35,12 @@ def write_tree(folder: Path, name: str, tree: object) -> list[Path]:
     document, tensors = encode(tree, name)
     text = json.dumps({"format": _FORMAT, "version": _VERSION, "tree": document}, allow_nan=False)
     text_path, tensor_path = _paths(folder, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     if tensors:
         write_tensors(tensor_path, tensors)
     else:
-        tensor_path.unlink(missing_ok=True)
-    text_path.write_text(text, encoding="utf-8")
+        remove(tensor_path)
+    write_text(text_path, text)
     return [text_path, tensor_path] if tensors else [text_path]
 
 

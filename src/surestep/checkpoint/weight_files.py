@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from surestep.checkpoint import layout
+from surestep.checkpoint.files import remove
 from surestep.checkpoint.names import name_list, plain_name
 from surestep.checkpoint.sharing import extent, overlapping
 from surestep.checkpoint.tensors import read_metadata, read_tensors, write_tensors
 from surestep.checkpoint.tree import read_tree, tree_exists, write_tree
 from surestep.errors import CheckpointError
+from surestep.runtime.disk import write_text
 
 _PICKLED = (layout.PICKLED_WEIGHTS, layout.PICKLED_WEIGHTS_INDEX)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -49,7 +51,7 @@ def write_weights(state: Mapping[str, Any], folder: Path, limit: int) -> None:
         weight_map |= dict.fromkeys(shard, name)
     total = sum(_size(tensor) for tensor in stored.values())
     index = {"metadata": {"total_size": total} | notes, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / layout.WEIGHTS_INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    write_text(folder / layout.WEIGHTS_INDEX, json.dumps(index, indent=2))
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _clear(folder: Path) -> None:
     }
     for path in folder.iterdir():
         if path.name in single or _SHARD.fullmatch(path.name):
-            path.unlink()
+            remove(path)
 
 
 def _read_shards(index: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

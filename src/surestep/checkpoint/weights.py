@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from surestep.checkpoint.weight_files import read_weights, write_weights
 from surestep.errors import ArgumentError, CheckpointError
 from surestep.logs import get_logger
 from surestep.optional import require
+from surestep.runtime.disk import disk, disk_error, make_folders
 
 _logger = get_logger(__name__)
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -67,7 +67,7 @@ def save_weights(
     """
     module = unwrap(model)
     limit = _bytes(max_shard_size)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     if hasattr(module, "save_pretrained"):
         options = {
             "max_shard_size": max_shard_size,
@@ -146,11 +146,11 @@ def _save_pretrained(
 def _open_to_readers(folder: Path) -> None:
     """Give files that the safetensors library wrote for their owner alone the permissions of any other new file."""
     probe = folder / ".permissions"
-    probe.touch()
+    disk().write(probe, [])
     mode = probe.stat().st_mode
-    probe.unlink()
+    disk().remove_file(probe)
     for path in [*folder.glob("*.safetensors"), *folder.glob(f"*/{layout.ADAPTER_WEIGHTS}")]:
-        path.chmod(mode)
+        disk().set_mode(path, mode)
 
 
 @contextmanager
@@ -159,10 +159,10 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
+        of_disk = disk_error(error)
+        if of_disk is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise of_disk from error
 
 
 def _bytes(size: int | str) -> int:

@@ -26,7 +26,7 @@ def derive(args: TrainingArguments) -> None:
     if args.eval_strategy == IntervalStrategy.STEPS and not args.eval_steps:
         args.eval_steps = args.logging_steps
     if args.metric_for_best_model is None and (
-        args.load_best_model_at_end or args.lr_scheduler_type in _WATCHES_METRIC
+        args.load_best_model_at_end or args.save_keep_best or args.lr_scheduler_type in _WATCHES_METRIC
     ):
         args.metric_for_best_model = "loss"
     if args.use_cpu:
@@ -75,6 +75,11 @@ def _check_best_model(args: TrainingArguments) -> Iterator[str]:
     if args.track_best and args.eval_strategy == IntervalStrategy.NO:
         yield (
             f'track_best={args.track_best} needs evaluations, and eval_strategy is "no". '
+            'Write eval_strategy="epoch" or "steps".'
+        )
+    if args.save_keep_best and args.eval_strategy == IntervalStrategy.NO:
+        yield (
+            f'save_keep_best={args.save_keep_best} needs evaluations, and eval_strategy is "no". '
             'Write eval_strategy="epoch" or "steps".'
         )
     wanted = 'save_strategy="best"' if saves_best else "load_best_model_at_end=True"

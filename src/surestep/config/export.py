@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from surestep.config.messages import is_secret, mask
 from surestep.errors import ArgumentError
+from surestep.runtime.disk import replace_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -65,7 +66,7 @@ class Export:
     def save_json(self, path: str | os.PathLike[str]) -> None:
         """Write the arguments as JSON. Secrets are left out: they are None when read."""
         values = {name: None if is_secret(name) else value for name, value in self.to_dict().items()}
-        Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        replace_text(Path(path), json.dumps(values, indent=2) + "\n")
 
     @classmethod
     def load_json(cls, path: str | os.PathLike[str]) -> Self:

@@ -19,8 +19,10 @@ from surestep.config.topics.best import grows_better, key_of, tracked
 from surestep.errors import CheckpointError
 from surestep.logs import announce, get_logger, warn_once
 from surestep.metrics.direction import direction_among, direction_of
+from surestep.runtime.disk import make_folders, replace_text
 
 if TYPE_CHECKING:
+    from surestep.trainer.saves import Saves
     from surestep.trainer.trainer import Trainer
 
 _logger = get_logger(__name__)
@@ -71,6 +73,12 @@ class Bests:
             if best.step == step:
                 best.checkpoint = str(folder)
 
+    def not_saved(self, step: int) -> None:
+        """Note that the checkpoint of `step` came to nothing."""
+        for best in self.by_name.values():
+            if best.step == step:
+                best.checkpoint = None
+
     def folders(self) -> Iterator[Path]:
         """Yield the checkpoints that must not go."""
         for best in self.by_name.values():
@@ -80,7 +88,7 @@ class Bests:
     def write(self, folder: Path) -> None:
         """Write the bests to `best.json` in `folder`."""
         described = {name: asdict(best) for name, best in self.by_name.items()}
-        (folder / BESTS).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        replace_text(folder / BESTS, json.dumps(described, indent=2) + "\n")
 
     def read(self, checkpoint: Path) -> None:
         """Go on from what a checkpoint knows of the same metrics.
@@ -98,9 +106,15 @@ class Bests:
             known.checkpoint = _found(name, known.checkpoint, beside=checkpoint)
             self.by_name[name] = known
 
-    def announce(self) -> None:
-        """Say in one line what was best."""
-        announce(_logger, f"Best: {'; '.join(self._lines())}.")
+    def conclude(self, folder: Path, saves: Saves) -> None:
+        """Say in one line what was best, and write it into the run's folder; the main process does it."""
+
+        def write() -> None:
+            announce(_logger, f"Best: {'; '.join(self._lines())}.")
+            make_folders(folder)
+            self.write(folder)
+
+        saves.write_beside(BESTS, write)
 
     def _lines(self) -> Iterator[str]:
         for name, best in self.by_name.items():

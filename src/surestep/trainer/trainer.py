@@ -26,7 +26,6 @@ from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
-from surestep.runtime.collectives import on_main
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
@@ -148,6 +147,8 @@ class Trainer(OlderPoints):
 
     def _forget_runs(self) -> None:
         """Set what a run changes to its beginning."""
+        from surestep.trainer.saves import Saves
+
         self.state = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
@@ -166,7 +167,8 @@ class Trainer(OlderPoints):
         self._search = None
         self._hub = None
         self._model_files = frozenset()
-        self._store, self._bests = self._make_store(), None
+        self._store, self._bests, self._score = self._make_store(), None, None
+        self._saves = Saves(self._store, self._world, stops=True)
         self._eval_dataloaders = {}
         self._ignore_keys_for_eval = None
 
@@ -303,6 +305,7 @@ class Trainer(OlderPoints):
         from surestep.trainer.best import settle_directions
         from surestep.trainer.first_step import advised, with_first_watched
         from surestep.trainer.resuming.beginning import begin, note_end, take_up
+        from surestep.trainer.saves import begin_saves
         from surestep.trainer.trial import check_figures
 
         if trial is not self._trial:
@@ -315,9 +318,7 @@ class Trainer(OlderPoints):
             self._bests = settle_directions(self)
             if self.args.preflight:
                 self.preflight().raise_for_problems()
-            self._store = self._make_store()
-            if self.args.save_strategy != SaveStrategy.NO:
-                on_main(self._world, self._store.claim)
+            begin_saves(self)
             checkpoint = take_up(self, resume_from_checkpoint)
             with prepared_model(self), advised():
                 if not self.args.preflight:
@@ -334,6 +335,7 @@ class Trainer(OlderPoints):
                     yield with_first_watched(steps)
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
                 note_end(self, self.train_output)
+                self._saves.conclude()
         finally:
             self.is_in_train = False
             self._memory_tracker.stop("train")
@@ -418,9 +420,10 @@ class Trainer(OlderPoints):
             metrics = self._evaluate(trial, ignore_keys_for_eval)
             best = self._determine_best_metric(metrics=metrics, trial=trial)
             tracked = self._bests is not None and self._bests.take(metrics, self.state.global_step)
+            kept = self._measured(metrics)
             if self.args.save_strategy == SaveStrategy.BEST:
-                self.control.should_save = best or tracked
-            elif (best and self._keeps_best()) or (tracked and self.args.save_strategy != SaveStrategy.NO):
+                self.control.should_save = best or tracked or kept
+            elif kept or (best and self._keeps_best()) or (tracked and self.args.save_strategy != SaveStrategy.NO):
                 self.control.should_save = True
         if self.control.should_save:
             self._commit_checkpoint(model, trial)
@@ -448,10 +451,8 @@ class Trainer(OlderPoints):
                 self.args.metric_for_best_model,
             )
         self._drop_all_but_best()
-        if self._bests is not None and self.is_world_process_zero():
-            self._bests.announce()
-            self._store.root.mkdir(parents=True, exist_ok=True)
-            self._bests.write(self._store.root)
+        if self._bests is not None:
+            self._bests.conclude(self._store.root, self._saves)
         self.callback_handler.fire("on_train_end")
         self._finish_current_push()
         return TrainOutput(state.global_step, metrics["train_loss"], metrics)

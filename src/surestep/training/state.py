@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from surestep.errors import CheckpointError
+from surestep.runtime.disk import replace_text
 
 
 class ExportableState:
@@ -118,7 +119,7 @@ class TrainerState:
     def save_to_json(self, json_path: str | Path) -> None:
         """Write the state, keys sorted, as the original does."""
         text = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-        Path(json_path).write_text(text, encoding="utf-8")
+        replace_text(Path(json_path), text)
 
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> Self:

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from surestep.checkpoint.layout import checkpoints_in, step_of
+from surestep.checkpoint.retention import Retention
 from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.tree import write_tree
 from surestep.runtime.world import World
 
 
 def make_store(root: Path, keep_last: int | None = None) -> CheckpointStore:
-    return CheckpointStore(root, world=World(), keep_last=keep_last)
+    return CheckpointStore(root, world=World(), retention=Retention(last=keep_last))
 
 
 def save(store: CheckpointStore, step: int, value: float = 1.0) -> Path:

@@ -17,10 +17,13 @@ import pytest
 from tests.unit.checkpoint.stores import make_store, names, run_python, save
 
 from surestep.checkpoint import files
+from surestep.checkpoint.retention import Retention
 from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.tree import write_tree
 from surestep.errors import CheckpointError
 from surestep.runtime.world import World
+
+KEEP_ONE = Retention(last=1)
 
 # One run a folder
 
@@ -156,7 +159,8 @@ def run_ranks(root: Path, size: int, body: Body, *, step: int = 1) -> list[BaseE
     shared = threading.Barrier(size)
 
     def work(rank: int) -> BaseException | None:
-        store = CheckpointStore(root, world=SharedWorld(rank=rank, size=size, shared=shared), keep_last=1)
+        store = CheckpointStore(root, world=SharedWorld(rank=rank, size=size, shared=shared), retention=KEEP_ONE)
+        store.run = "one"
         try:
             with store.staging(step) as stage:
                 body(rank, stage.folder)

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from surestep.config.enums import SaveStrategy
-from surestep.config.rules import Member, Number, whole
+from surestep.config.rules import Choice, Member, Number, whole
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, verdicts
+
+ON_SAVE_ERROR = ("continue", "stop")
 
 
 @dataclass
@@ -32,6 +34,27 @@ class CheckpointingArguments:
     enable_jit_checkpoint: bool = field(
         default=False, metadata={"help": "Write a checkpoint when the scheduler asks the process to end."}
     )
+    save_keep_best: int | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "Keep besides the checkpoints of the best so many evaluations, by metric_for_best_model; one that "
+            "is among them is saved at once."
+        },
+    )
+    save_keep_every: int | None = field(
+        default=None,
+        kw_only=True,
+        metadata={"help": "Keep besides the first checkpoint of every so many steps, for good."},
+    )
+    on_save_error: str = field(
+        default="continue",
+        kw_only=True,
+        metadata={
+            "help": "What a save does that fails because the disk is full or broken: continue (training goes on, and "
+            "the next save tries again; a run whose last save failed ends with an error), stop."
+        },
+    )
 
 
 def _normalise(args: CheckpointingArguments) -> None:
@@ -50,6 +73,9 @@ CHECKPOINTING = Topic(
         "save_strategy": Member(SaveStrategy),
         "save_steps": Number(0, instead="Write the steps between two checkpoints, such as 500."),
         "save_total_limit": whole(1, optional=True, instead="Write None to keep every checkpoint."),
+        "save_keep_best": whole(1, optional=True, instead="Write None to keep none for being good."),
+        "save_keep_every": whole(1, optional=True, instead="Write the steps between two that stay, such as 10000."),
+        "on_save_error": Choice(ON_SAVE_ERROR),
     },
     normalise=_normalise,
     check=_check,

@@ -20,7 +20,7 @@ from surestep.logs import get_logger
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
-from surestep.runtime.collectives import PADDING
+from surestep.runtime.collectives import PADDING, on_main
 from surestep.runtime.modes import to_evaluation
 from surestep.runtime.nested import detach
 from surestep.trainer.checks import check_present, missing_figure
@@ -317,6 +317,15 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         """Say whether a new best model is saved at once, so that it can be loaded at the end."""
         saves = self.args.save_strategy != SaveStrategy.NO
         return self.args.load_best_model_at_end and saves and self.args.eval_strategy != IntervalStrategy.NO
+
+    def _measured(self, metrics: dict[str, float]) -> bool:
+        """Note the figure by which checkpoints are kept, and say whether this one is among the best that stay."""
+        args, step = self.args, self.state.global_step
+        if args.save_keep_best is None or args.save_strategy == SaveStrategy.NO:
+            return False
+        score = float(self._metric_for_best(metrics))
+        self._score = (step, score)
+        return on_main(self._world, lambda: self._store.retention.would_stay(score, self._store.own()))
 
 
 def _alone(values: tuple[Any, ...] | None) -> Any:

@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from surestep.checkpoint.store import CheckpointStore
 from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
 from surestep.errors import ArgumentError
@@ -26,11 +25,13 @@ from surestep.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
     from surestep.checkpoint.run_record import RunRecord
+    from surestep.checkpoint.store import CheckpointStore
     from surestep.metrics.shards import ShardWriter
     from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
     from surestep.trainer.measuring import Measures
     from surestep.trainer.resuming.report import ResumeReport
+    from surestep.trainer.saves import Saves
     from surestep.trainer.search.search import Search
 
 
@@ -113,6 +114,9 @@ class Face:
     _created_lr_scheduler: bool
     _staging_root: str | None
     _store: CheckpointStore
+    _saves: Saves
+    # The figure of metric_for_best_model that was measured last, and the step.
+    _score: tuple[int, float] | None
     _hub: Hub | None
     _measures: Measures | None
     # Takes the predictions under way, where they go to a folder.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surestep.metrics.speed import speed_metrics
+from surestep.runtime.disk import make_folders, replace_text
 from surestep.trainer.points.face import Face
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ReportingPoints(Face):
             dataset_names=dataset,
             dataset_args=dataset_args,
         )
-        path.write_text(card.text(), encoding="utf-8")
+        replace_text(path, card.text())
 
     def show_loop(self) -> None:
         """Print the loop, with the callbacks that listen at each of its events."""
@@ -144,5 +145,5 @@ def _readable(name: str, value: Any) -> Any:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=4, sort_keys=True), encoding="utf-8")
+    make_folders(path.parent)
+    replace_text(path, json.dumps(content, indent=4, sort_keys=True))

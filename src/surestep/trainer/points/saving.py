@@ -16,11 +16,11 @@ from surestep.checkpoint.layout import (
     folder_name,
     progress_name,
     random_name,
+    step_of,
 )
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.names import parameter_names
 from surestep.checkpoint.optimizer_state import encode_optimizer
-from surestep.checkpoint.store import CheckpointStore
 from surestep.checkpoint.stored import stored
 from surestep.checkpoint.tree import check_tree, read_tree, write_tree
 from surestep.checkpoint.weights import load_weights, save_weights
@@ -33,6 +33,7 @@ from surestep.trainer.generation import check_generation_config
 from surestep.trainer.points.stepping import SteppingPoints
 
 if TYPE_CHECKING:
+    from surestep.checkpoint.store import CheckpointStore
     from surestep.trainer.trainer import Trainer
 
 logger = get_logger(__name__)
@@ -78,26 +79,47 @@ class SavingPoints(SteppingPoints):
 
     def _make_store(self) -> CheckpointStore:
         """Return the keeper of this run's checkpoints."""
-        return CheckpointStore(
-            self._checkpoints_of(self._trial), world=self._world, keep_last=self.args.save_total_limit
+        from surestep.checkpoint.retention import Retention
+        from surestep.checkpoint.store import CheckpointStore
+
+        args = self.args
+        retention = Retention(
+            last=args.save_total_limit,
+            best=args.save_keep_best,
+            every=args.save_keep_every,
+            greater_is_better=bool(args.greater_is_better),
         )
+        return CheckpointStore(self._checkpoints_of(self._trial), world=self._world, retention=retention)
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint and tell that it is there."""
-        self._save_whole(model, trial)
-        self.callback_handler.fire("on_save")
+        """Save a checkpoint and tell that it is there, or that it could not be saved."""
+        if self._save_whole(model, trial):
+            self.callback_handler.fire("on_save")
 
-    def _save_whole(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside its place, move it there once it is complete, and remove what need not be kept."""
-        store, self._model_files = self._store, frozenset()
-        with store.staging(self.state.global_step) as stage:
+    def _save_whole(self, model: nn.Module, trial: Any) -> bool:
+        """Write a checkpoint, remove those that need not be kept, and say whether it is there (see `on_save_error`)."""
+        store, step, best = self._store, self.state.global_step, self.state.best_model_checkpoint
+        if not self._saves.attempt(step, lambda: self._stage_checkpoint(model, trial)):
+            self.state.best_model_checkpoint = best
+            if self._bests is not None:
+                self._bests.not_saved(step)
+            # Served, though in vain: the next one is asked for when it is due.
+            self.control.should_save = False
+            return False
+        self._share_checkpoint(store.root / folder_name(step))
+        store.prune(protect=self._protected())
+        return True
+
+    def _stage_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside its place, and move it there once it is complete."""
+        step, self._model_files = self.state.global_step, frozenset()
+        score = self._score[1] if self._score is not None and self._score[0] == step else None
+        with self._store.staging(step, score) as stage:
             self._staging_root = str(stage.root)
             try:
                 self._save_checkpoint(model, trial)
             finally:
                 self._staging_root = None
-        self._share_checkpoint(store.root / stage.folder.name)
-        store.prune(protect=self._protected())
 
     def _share_checkpoint(self, folder: Path) -> None:
         """Do what a complete checkpoint is for besides resuming; here nothing."""
@@ -224,7 +246,15 @@ class SavingPoints(SteppingPoints):
         best, metric = self.state.best_model_checkpoint, self.state.best_metric
         if best is None:
             return
-        logger.info("Loading the best model, of step %s (%s).", self.state.best_global_step, metric)
+        if step_of(Path(best)) in {self.state.best_global_step, None}:
+            logger.info("Loading the best model, of step %s (%s).", self.state.best_global_step, metric)
+        else:
+            logger.warning(
+                "The best model (step %s, %s) could not be saved. The best that was saved is loaded: '%s'.",
+                self.state.best_global_step,
+                metric,
+                best,
+            )
         self._load_from_checkpoint(best)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

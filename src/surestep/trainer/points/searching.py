@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from surestep.checkpoint.layout import folder_name
-from surestep.checkpoint.manifest import seal
+from surestep.checkpoint.manifest import Header, seal
 from surestep.trainer.points.saving import SavingPoints
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SearchingPoints(SavingPoints):
             self._save_checkpoint(self.model, self._trial)
         finally:
             self._staging_root = root
-        seal(Path(checkpoint_dir) / folder_name(self.state.global_step), self.state.global_step)
+        seal(Path(checkpoint_dir) / folder_name(self.state.global_step), Header(self.state.global_step))
 
     @property
     def hp_search_backend(self) -> HPSearchBackend | None:

@@ -65,6 +65,7 @@ def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | N
     """Say what was taken up and take the folder; return what the run came to before, if it is complete and ended."""
     report = trainer.resume_report
     trainer._record = identify(checkpoint)
+    trainer._store.run = trainer._record.run
     output = None
     if report is not None:
         report.settle(trainer.state, run)
