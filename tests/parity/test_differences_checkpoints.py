@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -287,3 +288,39 @@ def test_an_optimizer_without_its_schedule(tmp_path: Path, caplog: pytest.LogCap
         ours = go_on(surestep, tmp_path, "checkpoint-4", {**SAVED, "save_strategy": "no"})
     assert all(state["step"] == 8 for state in ours.optimizer["state"].values())
     assert "holds no state of the schedule: resuming starts that anew" in caplog.text
+
+
+class _Full:
+    """Finds the disk full in the middle of the save of step 4."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        if self.state.global_step == 4:  # type: ignore[attr-defined]
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+
+
+@shows("C15")
+def test_a_save_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    theirs, ours = (tmp_path / side.__name__ for side in SIDES)
+    with pytest.raises(OSError, match="No space left"):
+        begin(transformers, theirs, mixin=_Full)
+    assert (theirs / "checkpoint-4" / "model.safetensors").exists()
+    assert not (theirs / "checkpoint-4" / "trainer_state.json").exists()
+    with caplog.at_level(logging.WARNING, logger="surestep"):
+        assert begin(surestep, ours, mixin=_Full).state.global_step == 8
+    assert "Step 4: " in caplog.text
+    assert sorted(path.name for path in ours.glob("*checkpoint*")) == [f"checkpoint-{step}" for step in (2, 6, 8)]
+
+
+@shows("C16")
+def test_checkpoints_of_an_earlier_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        run(side, {**SAVED, "max_steps": 3, "save_steps": 3}, folder=str(folder))
+        with caplog.at_level(logging.WARNING, logger="surestep"):
+            run(side, {**SAVED, "max_steps": 4, "save_steps": 2, "save_total_limit": 1}, folder=str(folder))
+        left[side] = {path.name for path in folder.glob("checkpoint-*")}
+    assert left[transformers] == {"checkpoint-4"}
+    assert left[surestep] == {"checkpoint-3", "checkpoint-4"}
+    assert "holds 1 checkpoint(s) of an earlier run, up to checkpoint-3" in caplog.text

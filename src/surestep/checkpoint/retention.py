@@ -32,16 +32,18 @@ class Retention:
     def spare(self, kept: Sequence[Kept], newest: Path | None, protect: Collection[Path]) -> list[Path]:
         """Return those that need not stay, the earliest step first.
 
-        `newest` and those to `protect` stay in any case, and count among the last ones: with `last=1`, the newest and
-        the best of the run.
+        `newest` and those to `protect` stay in any case. Without a `newest` there are no last ones. What is protected
+        counts among the last ones, as the best model does in the original's limit, unless the best are kept besides.
         """
         last = self._last
         if last is None:
             return []
-        held = {path.resolve() for path in [*protect, *([] if newest is None else [newest])]}
+        safe = {path.resolve() for path in protect}
+        held = (set() if self.best else set(safe)) | ({newest.resolve()} if newest is not None else set())
         also = {item.path for item in [*self.best_of(kept), *self._milestones(kept)]}
+        also |= {item.path for item in kept if item.path.resolve() in safe}
         loose = [item.path for item in kept if item.path.resolve() not in held]
-        excess = len(kept) - max(last, len(kept) - len(loose))
+        excess = len(kept) - max(0 if newest is None else last, len(kept) - len(loose))
         return [path for path in loose[: max(excess, 0)] if path not in also]
 
     def best_of(self, kept: Sequence[Kept]) -> list[Kept]:

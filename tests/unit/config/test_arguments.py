@@ -34,6 +34,9 @@ OURS = (
     "track_best",
     "eval_spill_bytes",
     "resume_allow",
+    "save_keep_best",
+    "save_keep_every",
+    "on_save_error",
     "resume_strict",
 )
 
@@ -97,6 +100,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
         "nonfinite": "stop",
         "eval_spill_bytes": 2**30,
         "resume_strict": False,
+        "on_save_error": "continue",
     }
     assert mine == theirs | dict.fromkeys(OURS) | set_
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)

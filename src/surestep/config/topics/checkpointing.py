@@ -81,5 +81,6 @@ CHECKPOINTING = Topic(
     check=_check,
     resumed=verdicts(
         (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
+        (HARMLESS, "save_keep_best save_keep_every on_save_error"),
     ),
 )
