@@ -323,4 +323,4 @@ def test_checkpoints_of_an_earlier_run(tmp_path: Path, caplog: pytest.LogCapture
         left[side] = {path.name for path in folder.glob("checkpoint-*")}
     assert left[transformers] == {"checkpoint-4"}
     assert left[surestep] == {"checkpoint-3", "checkpoint-4"}
-    assert "holds 1 checkpoint(s) of an earlier run, up to checkpoint-3" in caplog.text
+    assert "holds checkpoints of another run, up to checkpoint-3. They stay" in caplog.text

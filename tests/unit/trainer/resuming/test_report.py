@@ -15,7 +15,7 @@ import torch
 from tests.small import Points, quick
 
 from surestep import EarlyStoppingCallback, Trainer
-from surestep.checkpoint.manifest import seal
+from surestep.checkpoint.manifest import Header, seal
 from surestep.checkpoint.origin import read_origin
 from surestep.errors import CheckpointError
 from surestep.trainer.resuming.report import ResumeReport
@@ -243,7 +243,7 @@ def test_another_number_of_processes_is_told(run: Path, tmp_path: Path) -> None:
     assert origin is not None
     replace(origin, processes=2).write(folder)
     (folder / "manifest.json").unlink()
-    seal(folder, 4)
+    seal(folder, Header(4))
     trainer = quick(tmp_path / "rest", **SAVES)
     trainer.train(resume_from_checkpoint=str(folder))
 
