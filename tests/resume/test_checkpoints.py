@@ -15,7 +15,7 @@ from torch import nn
 
 import surestep
 from surestep.callbacks.trackers.jsonl import LOG_NAME, read_log
-from surestep.errors import CheckpointError, NotServedError
+from surestep.errors import CheckpointError
 from tests.parity.harness import Seen, run
 from tests.parity.models import Net, Points
 from tests.resume.rig import Row, assert_goes_on, checkpoints, resumed, straight
@@ -224,12 +224,6 @@ def test_a_run_is_resumed_again_and_again(whole: tuple[Path, Seen], tmp_path: Pa
 def test_the_settings_of_today_count(whole: tuple[Path, Seen], tmp_path: Path) -> None:
     part = resumed(tmp_path, ROW, whole[0] / "checkpoint-6", logging_steps=1, max_steps=9)
     assert [entry["step"] for entry in part.logs if "loss" in entry] == [2, 4, 6, 7, 8, 9]
-
-
-@pytest.mark.parametrize("change", [{"per_device_train_batch_size": 2}, {"gradient_accumulation_steps": 1}])
-def test_another_batch_is_refused(change: dict[str, int], whole: tuple[Path, Seen], tmp_path: Path) -> None:
-    with pytest.raises(NotServedError, match="Keep the batch size"):
-        resumed(tmp_path, ROW, whole[0] / "checkpoint-6", **change)
 
 
 def test_weights_alone_are_taken_up_and_what_is_missing_is_told(

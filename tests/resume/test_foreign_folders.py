@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import surestep
 from surestep.checkpoint.layout import checkpoints_in
-from surestep.errors import CheckpointError, NotServedError
+from surestep.errors import CheckpointError
 from tests.parity.compare import Seen
 from tests.parity.harness import run
 from tests.parity.models import FrozenNet, Points
@@ -288,8 +288,12 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] 
         CheckpointError,
         r"scheduler.pt is not of a ReduceLROnPlateau",
     ),
-    "batch size": ({"per_device_train_batch_size": 8}, {}, NotServedError, r"stood at epoch 1\.5 .* epoch 3\b"),
-    "accumulation": ({"gradient_accumulation_steps": 2}, {}, NotServedError, "ignore_data_skip=True"),
+    "samples": (
+        {},
+        {"train": lambda: Points(37)},
+        CheckpointError,
+        r"stood at epoch 1\.5 .* epoch 0\.9.*batch_size: 4",
+    ),
 }
 
 

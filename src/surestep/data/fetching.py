@@ -98,7 +98,8 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
     """Reads batches from a stream, which tells no position: draws follow from the worker and the batches it has read.
 
     Ranks that all read the stream from end to end must read the same, so that the rank counts for collating only.
-    `epoch` is the first that will be read; workers that are kept count on from there.
+    `epoch` is the first that will be read; workers that are kept count on from there. `first` is the sample at which a
+    stream begins that was read that far before: draws are not repeated.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
         seeding: Seeding,
         *,
         epoch: int,
+        first: int = 0,
         batch_size: int | None,
         drop_last: bool = False,
     ) -> None:
         super().__init__(stream, collate, seeding)
         self._epoch = epoch
+        self._first = first
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._reading_rank = 0 if isinstance(stream, RankStream) else seeding.rank
@@ -128,11 +131,11 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
 
     def _batches(self, epoch: int, worker: int) -> Iterator[tuple[Any]]:
         source: Iterator[Any] = iter(())
-        for number in count():
+        for number in count(self._first):
             kept = None if self.in_worker else keep_defaults()
             try:
                 self._seed(Draws.STREAM, self._reading_rank, (epoch, worker, number))
-                source = iter(self.dataset) if number == 0 else source
+                source = iter(self.dataset) if number == self._first else source
                 samples = self._samples(source, (epoch, worker, number))
                 if not samples or (self._drop_last and len(samples) < (self._batch_size or 1)):
                     return
@@ -152,7 +155,8 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
             return list(islice(source, size))
         epoch, worker, number = of
         samples: list[Any] = []
-        for place in range(number * size, (number + 1) * size):
+        begin = self._first + (number - self._first) * size
+        for place in range(begin, begin + size):
             self._seed(Draws.SAMPLE, self._reading_rank, (epoch, worker, place))
             samples += islice(source, 1)
         return samples

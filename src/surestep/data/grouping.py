@@ -56,8 +56,8 @@ class LengthGroupedSampler(EpochOrder):
     The permutation is cut into windows, and each is sorted from long to short; the longest sample of all comes first,
     so that memory runs out at the start or never. The lengths, one a sample, are given or measured (`lengths_of`);
     `batch_size` is the samples of a whole step. `window`, in samples, is by default what the original takes: 50
-    batches, fewer so that there are four windows. It decides the order, so a run that resumes with another batch size
-    must be given the window of before.
+    batches, fewer so that there are four windows. It decides the order, so an epoch that goes on with another batch
+    size must keep the window that it began with: `kept` holds it by epoch.
 
     With a `seed` an epoch's permutation is drawn from a generator seeded with `seed + epoch`. Without one the seed is
     torch's, and the generator first gives a number away: the original draws its training order from the global
@@ -81,6 +81,7 @@ class LengthGroupedSampler(EpochOrder):
         if self.lengths.ndim != 1 or len(self.lengths) == 0:
             raise DataError(f"lengths of shape {tuple(self.lengths.shape)}; give one length for each sample")
         self.window = window or default_window(len(self.lengths), batch_size)
+        self.kept: dict[int, int] = {}
         self._gives_away = seed is None
 
     def order(self) -> torch.Tensor:
@@ -88,7 +89,11 @@ class LengthGroupedSampler(EpochOrder):
         generator = self._generator()
         if self._gives_away:
             torch.empty((), dtype=torch.int64).random_(generator=generator)
-        return grouped(torch.randperm(len(self), generator=generator), self.lengths, self.window)
+        return grouped(torch.randperm(len(self), generator=generator), self.lengths, self.window_of(self.epoch))
+
+    def window_of(self, epoch: int) -> int:
+        """Return the window of an epoch."""
+        return self.kept.get(epoch, self.window)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -144,8 +149,17 @@ class BatchRebalanceSampler(Epochs, Sampler[list[int]]):
         steps, inside = divmod(batches, self.grad_accum)
         return None if inside else steps * self.effective_batch_size
 
+    @property
+    def samples_per_round(self) -> int:
+        """The samples of a micro-batch of every rank, one with the other."""
+        return self.effective_batch_size // self.grad_accum
+
     def __len__(self) -> int:
-        steps, tail = divmod(len(self.lengths), self.effective_batch_size)
+        return self.batches_from(0)
+
+    def batches_from(self, samples: int) -> int:
+        """Return this rank's batches behind the first `samples` of the order, which end a step."""
+        steps, tail = divmod(max(len(self.lengths) - samples, 0), self.effective_batch_size)
         # Of the groups of a small tail, those that fall to this rank.
         last = 0 if self.drop_last else len(range(self.rank, min(tail, self.dp_size * self.grad_accum), self.dp_size))
         return steps * self.grad_accum + last

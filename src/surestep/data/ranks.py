@@ -63,7 +63,11 @@ class RankBatches(Sampler[list[int]]):
             self.seek = sampler.seek
 
     def __len__(self) -> int:
-        rounds, rest = divmod(len(self.sampler), self.samples_per_round)
+        return self.batches_from(0)
+
+    def batches_from(self, samples: int) -> int:
+        """Return the rounds that are left behind the first `samples` of the order."""
+        rounds, rest = divmod(max(len(self.sampler) - samples, 0), self.samples_per_round)
         return rounds if self.drop_last else rounds + bool(rest)
 
     @property
@@ -83,9 +87,13 @@ class RankBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         return (batch for _, batch in self.placed())
 
-    def placed(self, first: int = 0) -> Iterator[tuple[int, list[int]]]:
-        """Yield the batches with their places in the common order; a sampler that was sought begins at `first`."""
-        return share(_one_order(self.sampler), self.batch_size, self.world, drop_last=self.drop_last, first=first)
+    def placed(self, first: int = 0, leave_out: int = 0) -> Iterator[tuple[int, list[int]]]:
+        """Yield the batches with their places in the common order.
+
+        A sampler that was sought begins at `first`; of one that was not, as many samples are to `leave_out`.
+        """
+        order = islice(_one_order(self.sampler), leave_out, None) if leave_out else _one_order(self.sampler)
+        return share(order, self.batch_size, self.world, drop_last=self.drop_last, first=first)
 
 
 class RankOfBatches(Sampler[Any]):

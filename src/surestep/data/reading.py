@@ -16,7 +16,7 @@ from torch.utils.data.datapipes.datapipe import IterDataPipe
 
 from surestep.data.fetching import MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
 from surestep.data.loaders import set_epoch
-from surestep.data.seek import Order, Tier, is_plain, seekable
+from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable, stream_from
 from surestep.errors import DataError
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.nested import batch_length
@@ -48,13 +48,13 @@ class Reader:
     def batches(self, epoch: int, *, start: int = 0, done: int = 0) -> Iterator[Any]:
         """Return the batches of an epoch from the sample `start` on, counted over all ranks, behind the first `done`.
 
-        Where the sample lies inside a batch, a loader that seeks begins a full batch there, and one that replays its
-        indices gives the rest of that batch. Raises `DataError` where a loader that can only be read has no end of a
-        batch there.
+        Where the sample lies inside a batch, a full one begins there; of a batch sampler of the user's comes the rest
+        of that batch. Raises `DataError` where a loader that can only be read has no end of a batch there.
         """
         set_epoch(self.loader, epoch)
         if self.tier == "reads":
-            return _after_batches(_after_samples(self._read(epoch), start), done)
+            own = 0 if start == 0 or not reads_samples(self.loader) else start
+            return _after_batches(_after_samples(self._read(epoch, own), start - own), done)
         self._order.begin(epoch, start, done)
         return iter(self._map_twin())
 
@@ -73,17 +73,20 @@ class Reader:
         fetch = MapFetch(loader.dataset, loader.collate_fn, self._seeding, single=single)
         return self._as_twin(keep=True, dataset=fetch, batch_sampler=self._order, **_in_fetch(loader))
 
-    def _read(self, epoch: int) -> Iterator[Any]:
+    def _read(self, epoch: int, start: int) -> Iterator[Any]:
+        """Return the batches of an epoch; of a stream that is read sample by sample, from one of them on."""
         loader = self.loader
+        stream = stream_from(loader.dataset, start, self._world) if start else None
         if not self._seeds:
-            return iter(loader)
+            return iter(loader if stream is None else self._as_twin(keep=False, dataset=stream))
         if not is_plain(loader) or not isinstance(loader.dataset, IterableDataset) or _is_pipe(loader):
             return self._seeded_around(iter(loader), epoch)
         fetch = StreamFetch(
-            loader.dataset,
+            loader.dataset if stream is None else stream,
             loader.collate_fn,
             self._seeding,
             epoch=epoch,
+            first=start,
             batch_size=None if loader.batch_sampler is None else loader.batch_size,
             drop_last=loader.drop_last,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, islice, repeat
 from operator import itemgetter
@@ -11,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torch.utils.data.datapipes.datapipe import MapDataPipe
 
 from surestep.data.grouping import BatchRebalanceSampler
-from surestep.data.ranks import RankBatches, RankOfBatches, knows_ranks, share
+from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, knows_ranks, share
 from surestep.data.samplers import Epochs, Seekable, SequentialSampler
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.world import World
@@ -21,6 +22,8 @@ Tier: TypeAlias = Literal["seek", "indices", "reads"]
 Placed: TypeAlias = tuple[int, Any]
 # These say by themselves where their batches lie.
 _PLACING = (RankBatches, RankOfBatches, BatchRebalanceSampler)
+# These cut the order of a sampler of single indices.
+_CUT = (BatchSampler, RankBatches)
 _END = object()
 
 
@@ -44,6 +47,31 @@ def is_plain(loader: Any) -> bool:
     )
 
 
+def reads_samples(loader: Any) -> bool:
+    """Say whether `loader` reads a stream sample by sample, in this process: then it can begin at any of them."""
+    return is_plain(loader) and isinstance(loader.dataset, IterableDataset) and not loader.num_workers
+
+
+def stream_from(stream: Any, samples: int, world: World) -> IterableDataset[Any]:
+    """Return a rank's stream behind the first `samples` of all ranks."""
+    if isinstance(stream, RankStream):
+        shared = copy.copy(stream)
+        shared.stream = _From(stream.stream, samples)
+        return shared
+    return _From(stream, samples // world.size)
+
+
+class _From(IterableDataset[Any]):
+    """A stream from a sample on."""
+
+    def __init__(self, stream: Iterable[Any], first: int) -> None:
+        self._stream = stream
+        self._first = first
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self._stream), self._first, None)
+
+
 class Order:
     """The indices of a loader's epochs, each batch with its place, for a loader to read instead of its own.
 
@@ -61,8 +89,8 @@ class Order:
     def begin(self, epoch: int, start: int = 0, done: int = 0) -> None:
         """Have the next pass read `epoch` from the sample `start` of all ranks on, behind the first `done` batches.
 
-        Where the sample lies inside a batch, an order that seeks begins a full batch there, and one that is replayed
-        gives the rest of that batch.
+        Where the sample lies inside a batch, a full one begins there; batches of a sampler of the user's are not cut,
+        and the rest of that batch is given.
         """
         self._epoch, self._start, self._done = epoch, start, done
 
@@ -89,6 +117,8 @@ class Order:
         if seeker is not None and place is not None:
             seeker.seek(place)
             return self._drawn(self._from(place))
+        if type(self._indices) in _CUT:
+            return islice(self._drawn(self._from(self._start, self._start)), self._done, None)
         placed = self._drawn(self._from(0))
         return islice(self._behind(placed) if self._start else placed, self._done, None)
 
@@ -106,16 +136,22 @@ class Order:
         whole: int = sampler.samples_per_epoch if hasattr(sampler, "samples_per_epoch") else len(sampler)
         return None if samples is None else min(self._start + samples, whole)
 
-    def _from(self, first: int) -> Iterator[Placed]:
-        """Return what the sampler gives from now on; `first` is the place where it stands."""
+    def _from(self, first: int, leave_out: int = 0) -> Iterator[Placed]:
+        """Return what the sampler gives from now on, or behind samples to `leave_out`; it stands at the place `first`.
+
+        Only samples of a sampler that is cut into batches here can be left out.
+        """
         batches, world = self._loader.batch_sampler, self._world
+        if isinstance(batches, RankBatches) and leave_out:
+            return batches.placed(first, leave_out)
         if isinstance(batches, _PLACING) and type(batches) in _PLACING:
             return batches.placed(first)
         own = first // self._stride
         if batches is None:
             placed: Iterator[Placed] = enumerate(self._loader.sampler, own)
         elif type(batches) is BatchSampler:
-            placed = share(batches.sampler, batches.batch_size, World(), drop_last=batches.drop_last, first=own)
+            order = islice(batches.sampler, leave_out // self._stride, None) if leave_out else batches.sampler
+            placed = share(order, batches.batch_size, World(), drop_last=batches.drop_last, first=own)
         else:
             placed = _counted(batches, own)
         return placed if self._stride == 1 else ((world.rank + place * self._stride, one) for place, one in placed)

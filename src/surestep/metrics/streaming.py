@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from surestep.errors import ArgumentError
+from surestep.logs import get_logger, warn_once
 from surestep.metrics.bootstrap import Bootstrap
 from surestep.metrics.ranks import Ranks, exact, summed
 from surestep.metrics.task import PredictionBatch, Reading, Task
+
+logger = get_logger(__name__)
 
 # What repetitions may take, in bytes: more is refused before it is allocated.
 _MOST_BYTES = 2**30
@@ -129,6 +132,12 @@ class SummedMetric(ABC):
         """Put the sums back."""
         self.sums = None if state["sums"] is None else exact(state["sums"].to(device))
 
+    def take_in(self, state: dict[str, Any], device: torch.device) -> None:
+        """Add the sums of another rank."""
+        if state["sums"] is not None:
+            sums = exact(state["sums"].to(device))
+            self.sums = sums if self.sums is None else self.sums + sums
+
 
 class StreamingMetrics:
     """The metrics of an evaluation, or of the steps since the last log, by name."""
@@ -184,6 +193,23 @@ class StreamingMetrics:
         for name, metric in self.metrics.items():
             if name in state["metrics"] and _can_save(metric):
                 metric.load_state_dict(state["metrics"][name], device)
+
+    def take_in(self, state: dict[str, Any] | None, device: torch.device) -> None:
+        """Add what another rank has seen, as its `state_dict` says; a metric that cannot do that says so."""
+        if state is None:
+            return
+        self.reading.task = self.reading.task or (None if state["task"] is None else Task(*state["task"]))
+        for name, metric in self.metrics.items():
+            if name not in state["metrics"]:
+                continue
+            if hasattr(metric, "take_in"):
+                metric.take_in(state["metrics"][name], device)
+            else:
+                warn_once(
+                    logger,
+                    f"train_metrics: the state of '{name}' cannot be shared out among other processes, so the next log "
+                    f"is of the steps from here on. Give {type(metric).__name__} a method take_in(state, device).",
+                )
 
     def __enter__(self) -> StreamingMetrics:
         return self

@@ -132,6 +132,16 @@ class TorchMetric:
             if bad.device.type == "cpu" and bad:
                 part._update_count = updates
 
+    def take_in(self, state: dict[str, Any], device: torch.device) -> None:
+        """Add the states of another rank, reduced as the metric says."""
+        if not any(part._update_count for part in self._parts):
+            return self.load_state_dict(state, device)
+        for part, updates, states in zip(self._parts, state["updates"], state["states"], strict=True):
+            for name, value in states.items() if updates else ():
+                setattr(part, name, _joined(getattr(part, name), value, part._reductions[name], device))
+            part._update_count = max(part._update_count, updates)
+        return None
+
     def merge(self, ranks: Ranks) -> None:
         """Reduce each state over the ranks as the metric says, leaving out those that have seen nothing."""
         if ranks.world.size == 1:
@@ -283,6 +293,14 @@ def _merged(value: Any, reduction: Any, ranks: Ranks, default: Any) -> Any:
     if reduction is None:
         return stacked if len(stacked) > 1 else stacked[0]
     return reduction(stacked)
+
+
+def _joined(own: Any, other: Any, reduction: Any, device: torch.device) -> Any:
+    """Return a state of two ranks."""
+    if isinstance(own, list):
+        return [*own, *(one.to(device) for one in other)]
+    stacked = torch.stack([own, other.to(device)])
+    return stacked if reduction is None else reduction(stacked)
 
 
 def _merged_lists(values: list[Any] | None, ranks: Ranks) -> list[Any]:

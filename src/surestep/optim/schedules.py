@@ -355,6 +355,24 @@ def has_direction(name: str) -> bool:
     return "mode" in SCHEDULES[name].takes()
 
 
+def set_step(schedule: Any, step: int) -> bool:
+    """Put a schedule that is a function of the step, a `LambdaLR`, at a step; False for any other, which stays.
+
+    The rates of the optimizer become those of that step.
+    """
+    if not isinstance(schedule, LambdaLR):
+        return False
+    schedule.last_epoch, schedule._step_count = step, step + 1
+    rates = [base * curve(step) for base, curve in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    schedule._last_lr = rates
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    return True
+
+
 def needs_metric(scheduler: Any) -> bool:
     """Say whether `scheduler` steps with a metric after each evaluation, not after each step of the optimizer."""
     step = getattr(type(scheduler), "step", None)

@@ -26,7 +26,7 @@ from surestep.logs import announce, get_logger
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import enable_full_determinism, seed_everything
-from surestep.trainer.resume import load_state, restore_callbacks, restore_progress
+from surestep.trainer.resume import load_state, restore_callbacks
 from surestep.training.plan import Plan
 from surestep.training.run import Meter, Run
 from surestep.training.state import TrainerState
@@ -169,6 +169,7 @@ def make_plan(trainer: Trainer, loader: Any) -> Plan:
         samples=samples,
         total_batch_size=total,
         streaming=not has_length(loader),
+        by_steps=trainer.args.max_steps > 0,
     )
 
 
@@ -182,16 +183,17 @@ def make_reader(trainer: Trainer, loader: Any) -> Reader:
 
 def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
     """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
+    from surestep.data.cutting import Cutting
     from surestep.trainer.before import first_looked_at
     from surestep.trainer.nonfinite import make_watch
 
     engine, events = trainer.engine, trainer.callback_handler
     loader = trainer.get_train_dataloader()
-    plan = make_plan(trainer, loader)
-    state = begin_state(trainer, plan, resume_from_checkpoint)
+    plan, cutting = make_plan(trainer, loader), Cutting(loader, trainer._world.size)
+    trainer.state = state = begin_state(trainer, resume_from_checkpoint)
+    take_plan(trainer, plan)
     if trial is not None:
         describe_trial(trainer, state, trial)
-    trainer.state = state
     if trainer._created_lr_scheduler:
         trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
     optimizer = _make_updates(trainer, plan.max_steps)
@@ -224,11 +226,14 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         position=DataPosition(seed=trainer._data_seed()),
         read=read,
         reader=reader,
+        cutting=cutting,
         evenly_shared=isinstance(getattr(loader, "batch_sampler", None), RankBatches),
         meters=_meters(trainer),
         metrics=None if trainer._measures is None else trainer._measures.for_training(trainer),
     )
     if resume_from_checkpoint is not None:
+        from surestep.trainer.continuing import restore_progress
+
         restore_callbacks(trainer, resume_from_checkpoint)
         if trainer._bests is not None:
             trainer._bests.read(Path(resume_from_checkpoint))
@@ -258,16 +263,20 @@ def _make_updates(trainer: Trainer, steps: int) -> Optimizer:
     return trainer.optimizer
 
 
-def begin_state(trainer: Trainer, plan: Plan, checkpoint: str | None) -> TrainerState:
-    """Return a new state, or the checkpoint's; intervals and lengths are those of today's arguments either way."""
+def begin_state(trainer: Trainer, checkpoint: str | None) -> TrainerState:
+    """Return a new state, or the checkpoint's; `take_plan` writes today's lengths into it."""
     state = TrainerState() if checkpoint is None else load_state(checkpoint)
     state.train_batch_size = trainer._train_batch_size
-    state.compute_steps(trainer.args, plan.max_steps)
-    state.max_steps = plan.max_steps
-    state.num_train_epochs = plan.epochs
     state.is_local_process_zero = trainer.is_local_process_zero()
     state.is_world_process_zero = trainer.is_world_process_zero()
     return state
+
+
+def take_plan(trainer: Trainer, plan: Plan) -> None:
+    """Write the lengths of a plan, and the intervals that follow from them, into the state."""
+    state = trainer.state
+    state.compute_steps(trainer.args, plan.max_steps)
+    state.max_steps, state.num_train_epochs = plan.max_steps, plan.epochs
 
 
 def describe_trial(trainer: Trainer, state: TrainerState, trial: Any) -> None:

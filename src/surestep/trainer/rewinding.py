@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from surestep.trainer.assemble import begin_state
-from surestep.trainer.resume import restore_callbacks, restore_progress
+from surestep.trainer.assemble import begin_state, take_plan
+from surestep.trainer.continuing import restore_progress
+from surestep.trainer.resume import restore_callbacks
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -17,7 +18,8 @@ def go_back(trainer: Trainer, run: Run, checkpoint: str) -> None:
     trainer.engine.zero_grad()
     trainer._load_from_checkpoint(checkpoint)
     trial = trainer.state.trial_name, trainer.state.trial_params, trainer.state.is_hyper_param_search
-    trainer.state = begin_state(trainer, run.plan, checkpoint)
+    trainer.state = begin_state(trainer, checkpoint)
+    take_plan(trainer, run.plan)
     trainer.state.trial_name, trainer.state.trial_params, trainer.state.is_hyper_param_search = trial
     trainer.current_flos, trainer._own_tokens = 0.0, 0
     restore_callbacks(trainer, checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surestep.errors import ArgumentError, DataError
 
@@ -15,6 +15,10 @@ class Plan:
 
     A group never crosses an epoch: the last one of an epoch may be smaller. For a stream, whose length is not known,
     `batches_per_epoch` counts what `max_steps` will take and an epoch ends when the stream does.
+
+    A run that has made steps with other batches needs `more_steps` than today's batches would, from its beginning to
+    its end (fewer, where negative), and `more_epochs`; `max_steps` and `epochs` count them. `by_steps` says that
+    `max_steps` was given.
     """
 
     epochs: int
@@ -26,6 +30,9 @@ class Plan:
     samples: float
     total_batch_size: int
     streaming: bool = False
+    by_steps: bool = False
+    more_steps: int = 0
+    more_epochs: int = 0
 
     @classmethod
     def make(
@@ -57,7 +64,10 @@ class Plan:
         else:
             steps, epochs = math.ceil(num_train_epochs * steps_per_epoch), math.ceil(num_train_epochs)
             samples = known * num_train_epochs
-        return cls(epochs, steps_per_epoch, steps, batches, accumulation, known, samples, total_batch_size)
+        by_steps = max_steps > 0
+        return cls(
+            epochs, steps_per_epoch, steps, batches, accumulation, known, samples, total_batch_size, by_steps=by_steps
+        )
 
     @classmethod
     def _stream(cls, accumulation: int, total_batch_size: int, max_steps: int) -> Plan:
@@ -77,7 +87,43 @@ class Plan:
             samples=samples,
             total_batch_size=total_batch_size,
             streaming=True,
+            by_steps=True,
         )
+
+    @property
+    def course(self) -> int:
+        """The steps that today's batches take from the beginning to the end: the length of a schedule."""
+        return self.max_steps - self.more_steps
+
+    def lengthened(self, steps: int, epochs: int) -> Plan:
+        """Return the plan with so many `more_steps` and `more_epochs`, in the place of its own."""
+        if (steps, epochs) == (self.more_steps, self.more_epochs):
+            return self
+        return replace(
+            self,
+            max_steps=self.course + steps,
+            epochs=self.epochs - self.more_epochs + epochs,
+            samples=self.samples * (self.course + steps) / self.max_steps,
+            more_steps=steps,
+            more_epochs=epochs,
+        )
+
+    def stands_at(self, epoch: int, batches_left: int) -> int:
+        """Return the steps that today's batches take to where so many batches of an epoch are left."""
+        return (epoch + 1) * self.steps_per_epoch - math.ceil(batches_left / self.accumulation)
+
+    def entered(self, step: int, epoch: int, batches_left: int) -> Plan:
+        """Return the plan for a run that has made `step` steps, with other batches, to where it enters this one.
+
+        Where `max_steps` was given it stays; else the run ends with the epochs, so that every sample counts once.
+        """
+        if self.streaming:
+            return self
+        here = self.stands_at(epoch, batches_left)
+        if not self.by_steps:
+            return self.lengthened(max(step - here, step - self.course), 0)
+        ends = math.ceil((here + max(0, self.course - step)) / self.steps_per_epoch)
+        return self.lengthened(0, max(epoch + 1, ends) - (self.epochs - self.more_epochs))
 
     def group_size(self, step_in_epoch: int) -> int:
         """Return the number of micro-batches of a step, counted from 0 within its epoch."""

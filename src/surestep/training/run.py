@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from surestep.data.position import DataPosition
@@ -12,10 +12,11 @@ from surestep.runtime.random import capture_random_state
 from surestep.training.events import Events
 from surestep.training.plan import Plan
 from surestep.training.protocols import Batch, Group, StepRunner, Steps
-from surestep.training.stretch import Stretch
+from surestep.training.stretch import Grouping, Stretch
 from surestep.training.tally import Tally
 
 if TYPE_CHECKING:
+    from surestep.data.cutting import Cutting
     from surestep.metrics.streaming import StreamingMetrics
 
 logger = get_logger(__name__)
@@ -75,6 +76,8 @@ class Run:
 
     `rewound` says that the run went back to a checkpoint: what is left of the epoch at hand begins anew.
 
+    `cutting` is what the loader knows of its batches.
+
     Among several ranks `evenly_shared` says that all have equally many batches before the last step of an epoch, so
     that they need not ask each other.
     """
@@ -94,12 +97,17 @@ class Run:
     evenly_shared: bool = True
     rewound: bool = False
     left_out: LeftOut = field(default_factory=LeftOut)
+    cutting: Cutting | None = None
     stretch: Stretch = field(init=False)
+    grouping: Grouping = field(init=False)
     epoch_over: bool = False
     random_before_epoch: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.stretch = Stretch(self.plan.batches_per_epoch)
+        plan, known = self.plan, None if self.cutting is None else self.cutting.samples_per_batch
+        self.stretch = Stretch(plan.batches_per_epoch)
+        named = plan.total_batch_size // plan.accumulation
+        self.grouping = Grouping(known or named, plan.accumulation, self.engine.ranks)
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, from the one of the position on."""
@@ -166,9 +174,9 @@ class Run:
 
     def count(self, group: Group) -> None:
         """Count the step that `group` made, and its samples."""
-        state, plan = self.trainer.state, self.plan
+        state = self.trainer.state
         self.stretch.done += group.rounds
-        self.position.advance(group.rounds * plan.total_batch_size // plan.accumulation)
+        self.position.advance(group.rounds * self.grouping.samples)
         self.tally.steps += 1
         self.tally.counted.copy_(self.tally.loss)
         if group.left_out:
@@ -206,8 +214,9 @@ class Run:
             "position": self.position.state_dict(),
             "stretch": self.stretch.state_dict(),
             "epoch_over": self.epoch_over,
-            "accumulation": self.plan.accumulation,
-            "total_batch_size": self.plan.total_batch_size,
+            "grouping": asdict(self.grouping),
+            "more": [self.plan.more_steps, self.plan.more_epochs],
+            "window": None if self.cutting is None else self.cutting.window(self.position.epoch),
             "tally": self.tally.state_dict(),
             "left_out": self.left_out.state_dict(),
             "random_before_epoch": self.random_before_epoch,
@@ -220,6 +229,9 @@ class Run:
         self.position.load_state_dict(state["position"])
         self.stretch = Stretch.of(state["stretch"])
         self.epoch_over = state["epoch_over"]
+        self.plan = self.plan.lengthened(*state["more"])
+        if self.cutting is not None:
+            self.cutting.keep_window(self.position.epoch, state["window"])
         self.tally.load_state_dict(state["tally"])
         # Checkpoints of before say nothing of it.
         self.left_out.load_state_dict(state.get("left_out", {"steps": 0, "places": []}))
@@ -229,13 +241,19 @@ class Run:
         if self.metrics is not None and state.get("metrics") is not None:
             self.metrics.load_state_dict(state["metrics"], self.engine.device)
 
+    @property
+    def within_epoch(self) -> bool:
+        """Whether steps of the epoch at hand are done, and others are left."""
+        return self.position.samples > 0 and not self.epoch_over
+
     def settle(self) -> None:
         """Decide, on resume, what is left of the epoch of the position: steps, only its end, or nothing.
 
         A state taken at the end of an epoch leaves nothing of it, unless the end was that of a run stopped midway: then
         the epoch's other samples are still to come. One taken after the last step leaves the end.
         """
-        control, complete = self.trainer.control, self.stretch.complete
+        # How far a stream goes nobody knows.
+        control, complete = self.trainer.control, self.stretch.complete and not self.plan.streaming
         if self.epoch_over and (complete or not control.should_training_stop):
             self._next_epoch()
         else:

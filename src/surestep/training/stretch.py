@@ -1,10 +1,24 @@
-"""The part of an epoch that is cut into batches of one size, and how many of these are done."""
+"""How samples are grouped into batches and steps, and which part of an epoch is cut that way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The samples of a batch over all `ranks`, and the batches of a step."""
+
+    samples: int
+    accumulation: int = 1
+    ranks: int = 1
+
+    def __str__(self) -> str:
+        per_rank = self.samples // self.ranks
+        processes = f"{self.ranks} process{'es' * (self.ranks > 1)}"
+        return f"{per_rank} samples a batch, gradient_accumulation_steps={self.accumulation}, {processes}"
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,6 +134,13 @@ class Tally:
         self._logged_steps = state["logged_steps"]
         self.grad_norm = state["grad_norm"]
         self.learning_rate = state["learning_rate"]
+
+
+def mean_over_ranks(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the state in which every rank has the mean of the ranks' sums, from what `state_dict` gave on each."""
+    names = {name for state in states for name in state["parts"]}
+    parts = {name: sum(state["parts"].get(name, 0.0) for state in states) / len(states) for name in sorted(names)}
+    return {**states[0], "loss": sum(state["loss"] for state in states) / len(states), "parts": parts}
 
 
 def _number(value: Tensor | float | None) -> float | None:

@@ -152,7 +152,20 @@ def test_the_batch_size_may_change_between(new_batch):
 
 def test_a_loader_that_is_read_stops_between_batches_only():
     with pytest.raises(DataError, match=r"6 samples do not end one of its batches \(of 4"):
-        skip_samples(DataLoader(Stream(), BATCH, collate_fn=collate), 6)
+        skip_samples(Foreign(), 6)
+
+
+@pytest.mark.parametrize("samples", range(0, SIZE + 3, 3))
+def test_a_stream_starts_a_full_batch_anywhere(samples):
+    rest = list(range(SIZE))[samples:]
+    cut = [rest[start : start + BATCH] for start in range(0, len(rest), BATCH)]
+    assert as_lists(skip_samples(DataLoader(Stream(), BATCH, collate_fn=collate), samples)) == cut
+
+
+@pytest.mark.parametrize("kind", ["ours", "torch's shuffle", "torch's order"])
+def test_a_position_inside_a_batch_starts_a_full_one(kind):
+    sizes = [len(batch) for batch in as_lists(skip_samples(MAKERS[kind](Watched()), 3))]
+    assert sizes == [4, 4, 4, 4, 3]
 
 
 def test_a_loader_that_is_read_past_its_end_is_empty():

@@ -11,7 +11,7 @@ import pytest
 from tests.small import Points, quick
 
 from surestep import EarlyStoppingCallback, ExportableState, Trainer, TrainerCallback, TrainerState
-from surestep.errors import CheckpointError, NotServedError
+from surestep.errors import CheckpointError
 from surestep.trainer.resume import find_checkpoint, load_state
 
 SAVES = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2}
@@ -163,15 +163,16 @@ def test_patience_goes_on_where_it_was(tmp_path: Path) -> None:
 # Progress
 
 
-def test_batches_of_another_size_are_refused(run: Path) -> None:
-    with pytest.raises(
-        NotServedError, match=r"trained with total_batch_size 4 and this run has 2.*Keep the batch size"
-    ):
-        quick(run, per_device_train_batch_size=2, **SAVES).train(resume_from_checkpoint=str(run / "checkpoint-4"))
-    with pytest.raises(NotServedError, match=r"trained with accumulation 1 and this run has 2"):
-        quick(run, per_device_train_batch_size=2, gradient_accumulation_steps=2, **SAVES).train(
-            resume_from_checkpoint=str(run / "checkpoint-4")
-        )
+def test_batches_of_another_size_are_taken_up_and_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = quick(run, per_device_train_batch_size=2, **SAVES)
+    trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
+
+    # 5 steps an epoch, of which one is left, and 10 of the other size.
+    assert trainer.state.global_step == trainer.state.max_steps == 4 + 2 + 10
+    assert trainer.state.epoch == 2.0
+    assert "with 4 samples a batch, gradient_accumulation_steps=1, 1 process; this run has 2 samples" in caplog.text
+    assert "Epoch 0 goes on behind its first 16 samples" in caplog.text
+    assert "after step 4 it stands at step 8 of 20, with a learning rate of" in caplog.text
 
 
 def test_what_a_checkpoint_does_not_hold_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ def random_file(folder: Path, rank: int) -> Path | None:
     # A generator that one process had is no other's: two ranks would drop out the same units.
     names = (files.random_of(rank),) if rank else (files.RANDOM, files.random_of(0))
     return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def ranks_of(folder: Path) -> int | None:
+    """Return how many processes wrote their generators into a folder; None where none did."""
+    if (folder / files.RANDOM).is_file():
+        return 1
+    return next(rank for rank in count() if not (folder / files.random_of(rank)).is_file()) or None
 
 
 def read_random_state(folder: Path, rank: int) -> tuple[dict[str, Any], list[str]]:
