@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -333,3 +334,35 @@ def test_a_step_that_is_not_finite_is_not_made() -> None:
     assert all(weight.isfinite().all() for weight in skipped.weights.values())
     ignored = run(surestep, {**arguments, "nonfinite": "ignore"}, model=Unlucky)
     assert all(weight.isnan().all() for weight in ignored.weights.values())
+
+
+class Steep(nn.Module):
+    """A loss of which only the gradient overflows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": 1e38 * (self.weight - self.weight.detach()) * x.mean()}
+
+
+@shows("T18")
+def test_the_schedule_waits_for_an_overflow_under_a_fused_optimizer(tmp_path: Any) -> None:
+    """The original scales on GPUs alone (T7): shown with the part that counts its steps."""
+    model = Steep()
+    accelerator = accelerate.Accelerator(cpu=True)
+    fused = accelerate.optimizer.AcceleratedOptimizer(
+        torch.optim.AdamW(model.parameters(), fused=True), scaler=torch.amp.GradScaler("cpu")
+    )
+    fused.scaler.scale(model(torch.ones(1))["loss"]).backward()
+    fused.step()
+    assert accelerator.sync_gradients
+    assert model.weight == 1
+    assert fused.scaler.get_scale() == 65536 / 2
+    assert not fused.step_was_skipped
+
+    settings = {"fp16": True, "optim": "adamw_torch_fused", "max_steps": 3, "logging_steps": 1, "learning_rate": 0.1}
+    ours = run(surestep, {**settings, "nonfinite": "ignore"}, model=Steep, train=lambda: [{"x": torch.ones(1)}] * 24)
+    assert ours.trainer.model.weight == 1
+    assert [entry["learning_rate"] for entry in ours.logs if "learning_rate" in entry] == [0.1] * 3

@@ -42,6 +42,8 @@ class Verdict(Enum):
     MADE = "made"
     LEFT_OUT = "left out"
     REWOUND = "rewound"
+    # The loss scale has left it out, and has yet to learn of it.
+    OVERFLOWED = "overflowed"
 
 
 class Watch:
@@ -242,7 +244,9 @@ class Engine:
             self.zero_grad()
             return False
         events.fire("on_pre_optimizer_step")
-        self.stepped = verdict is Verdict.MADE and self.precision.step(optimizer)
+        stepped = verdict is not Verdict.LEFT_OUT and self.precision.step(optimizer)
+        # An optimizer that is told of the scale's overflow on the device steps in name alone.
+        self.stepped = stepped and verdict is Verdict.MADE
         events.fire("on_optimizer_step")
         tally.learning_rate = optimizer.param_groups[0]["lr"]
         if self.watch.late:

@@ -114,19 +114,26 @@ class _Pending:
 class OneStepLate(Watch):
     """Leaves the updates of an optimizer with `found_inf` out on the device, and reads that one step late.
 
-    The flag of a step goes to the host by itself and is read in `settle`, before the next step's update. Its schedule
-    waits for that. Without an `optimizer` to tell nothing waits: the loss scale has told it. Works on any device, so
-    that it can be tried without an accelerator.
+    The flag of a step goes to the host by itself and is read in `settle`, before the next step's update; where it is
+    `late`, its schedule waits for that. Without an `optimizer` to tell, the loss scale has told it. Works on any
+    device, so that it can be tried without an accelerator.
     """
 
     def __init__(
-        self, before: Before, answer: LateAnswer, optimizer: Any, device: torch.device, *, tells: bool = False
+        self,
+        before: Before,
+        answer: LateAnswer,
+        optimizer: Any,
+        device: torch.device,
+        *,
+        tells: bool = False,
+        late: bool = True,
     ) -> None:
         self.tells = tells
         self._before = before
         self._answer = answer
         self._optimizer = optimizer
-        self.late = optimizer is not None
+        self.late = late
         self._group: Any = None
         self._losses: list[Tensor] = []
         self._moment: Any = None
@@ -152,7 +159,7 @@ class OneStepLate(Watch):
                 total = total + loss
         bad = torch.logical_not(torch.isfinite(total)).to(torch.float32)
         self.settle()
-        if self.late:
+        if self._optimizer is not None:
             self._optimizer.found_inf = bad
         self._answer.undo_where(bad)
         self._host.copy_(bad, non_blocking=True)
@@ -166,7 +173,7 @@ class OneStepLate(Watch):
         pending, self._pending = self._pending, None
         if pending is None:
             return Verdict.MADE
-        if self.late:
+        if self._optimizer is not None:
             del self._optimizer.found_inf
         if self._arrived is not None:
             self._arrived.synchronize()

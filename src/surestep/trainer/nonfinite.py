@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,11 @@ def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) 
     """Return what looks at each step, as `nonfinite` says; `checkpoint` is what the run goes on from."""
     engine, policy = trainer.engine, trainer.args.nonfinite
     device, tells = engine.device, engine.ranks > 1
+    fused = getattr(trainer.optimizer, "_step_supports_amp_scaling", False)
     if engine.precision.scaler is not None:
         overflows, nothing = Overflows(trainer), Before(nn.Module(), device)
         if _runs_ahead(device):
-            return OneStepLate(nothing, overflows, None, device)
+            return OneStepLate(nothing, overflows, None, device, late=fused)
         _say_if_it_waits(device, _EVERY_STEP, setting="fp16=True", what="whether the gradients overflowed")
         return EveryStep(nothing, overflows)
     if policy == "ignore":
@@ -64,7 +66,7 @@ def make_watch(trainer: Trainer, run: Run, loader: Any, checkpoint: str | None) 
     before = Before(engine.unwrap(engine.model), device, [] if run.metrics is None else [run.metrics])
     answers = Answers(trainer, run, loader, before, checkpoint)
     if _runs_ahead(device) and not in_backward:
-        if getattr(trainer.optimizer, "_step_supports_amp_scaling", False):
+        if fused:
             return OneStepLate(before, answers, trainer.optimizer, device, tells=tells)
         logger.warning(_NOT_FUSED, type(trainer.optimizer).__name__, policy)
     elif in_backward:
@@ -104,7 +106,7 @@ class Overflows:
         self._said = False
 
     def __call__(self, failure: Failure) -> Verdict:
-        """Count; the scale does the rest."""
+        """Count; the scale does the rest. A loss that is not finite, with gradients that are, is no overflow."""
         scaler = self._trainer.engine.precision.scaler
         if failure.in_a_row >= _OVERFLOWS and not self._said and scaler is not None:
             self._said = True
@@ -116,7 +118,8 @@ class Overflows:
                 scaler.get_scale(),
                 self._trainer.state.global_step,
             )
-        return Verdict.MADE
+        finite = failure.norm is None or math.isfinite(failure.norm)
+        return Verdict.MADE if finite else Verdict.OVERFLOWED
 
     def moment(self) -> None:
         """Return nothing: the step stands."""
