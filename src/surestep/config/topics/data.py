@@ -106,7 +106,7 @@ DATA = Topic(
             "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
             "dataloader_prefetch_factor dataloader_multiprocessing_context",
         ),
-        (MATHEMATICS, "dataloader_drop_last dataloader_in_order remove_unused_columns label_names"),
+        (MATHEMATICS, "dataloader_drop_last dataloader_in_order remove_unused_columns label_names data_seeding"),
         (order, "train_sampling_strategy length_column_name sampling_weights"),
     ),
 )

@@ -73,6 +73,9 @@ def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | N
         report.complete |= output is not None
         if trainer._world.is_main:
             report.tell()
+        if report.looked_for:
+            # A run that died between a save and the removal of older ones left one too many.
+            trainer._store.prune(protect={*trainer._protected(), report.checkpoint})
     if output is None:
         take_folder(trainer, trainer._record)
     return output

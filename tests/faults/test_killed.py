@@ -1,0 +1,166 @@
+"""SIGKILL at random moments of a run that saves at every step: it goes on each time, and ends as if left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surestep.callbacks.trackers.jsonl import LOG_NAME, read_log
+from tests.faults.forking import SAID, Server
+from tests.faults.runs import ROWS, STEPS, TRACE
+from tests.parity.compare import CLOCK
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is forked for each attempt")
+# What differs between two runs though they train the same: times, the name of the run, its folder.
+_OF_ITS_OWN = {"manifest.json", "origin.json", "train_log.json", "trainer_state.json", "training_args.json"}
+
+
+@dataclass
+class Tries:
+    """Kills runs until there were enough kills, and compares each run that came to its end with one left alone."""
+
+    server: Server
+    root: Path
+    random: random.Random
+    kills: int = 0
+    begun: int = 0
+    finished: int = 0
+    after: dict[str, int] = field(default_factory=dict)
+
+    def until(self, kills: int) -> None:
+        """Kill so many times, run after run, row after row."""
+        while self.kills < kills:
+            row = list(ROWS)[self.begun % len(ROWS)]
+            self.begun += 1
+            reference = self._reference(row)
+            folder = self.root / f"{row}-{self.begun}"
+            # An even chance to be killed here or there, from the first import to past the end.
+            while self.kills < kills and not self._attempt(row, folder, self.random.uniform(0.0, 1.2)):
+                pass
+            self._finish(row, folder)
+            compare(reference, folder)
+            self.finished += 1
+
+    def _attempt(self, row: str, folder: Path, seconds: float) -> bool:
+        """Train until killed; say whether the run came to its end before."""
+        ended = self.server.run(row, folder, seconds)
+        assert ended.code == 0, said(folder)
+        self.kills += ended.killed
+        self._sound(folder)
+        return not ended.killed
+
+    def _finish(self, row: str, folder: Path) -> None:
+        """Let the run come to its end, and start it once more: then there is nothing to do."""
+        assert self.server.run(row, folder).code == 0, said(folder)
+        before = (folder / TRACE).read_bytes(), (folder / LOG_NAME).read_bytes()
+        assert self.server.run(row, folder).code == 0, said(folder)
+        assert before == ((folder / TRACE).read_bytes(), (folder / LOG_NAME).read_bytes())
+
+    def _sound(self, folder: Path) -> None:
+        """Look at what a kill left: no checkpoint is ever damaged by one."""
+        names = [path.name for path in folder.glob("*")]
+        assert not [name for name in names if name.startswith("damaged-")], said(folder)
+        newest = max((int(name.split("-")[1]) for name in names if name.startswith("checkpoint-")), default=0)
+        where = "before its first save" if not newest else "at its end" if newest == STEPS else "between"
+        self.after[where] = self.after.get(where, 0) + 1
+
+    def _reference(self, row: str) -> Path:
+        folder = self.root / f"{row}-alone"
+        if not folder.exists():
+            assert self.server.run(row, folder).code == 0, said(folder)
+        return folder
+
+
+def said(folder: Path) -> str:
+    return (folder / SAID).read_text() if (folder / SAID).exists() else ""
+
+
+def compare(reference: Path, folder: Path) -> None:
+    """Compare all that two runs left: checkpoints to the last bit, the log but for its times, every micro-batch."""
+    assert folders(folder) == folders(reference)
+    for path in sorted(reference.glob("checkpoint-*/*")):
+        other = folder / path.relative_to(reference)
+        if path.name not in _OF_ITS_OWN:
+            assert other.read_bytes() == path.read_bytes(), other
+        elif path.name == "trainer_state.json":
+            assert state(other) == state(path), other
+    assert log(folder) == log(reference)
+    assert micro_batches(folder) == micro_batches(reference)
+
+
+def folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def timeless(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "time" and not name.endswith(CLOCK)}
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [timeless(entry) for entry in read_log(folder / LOG_NAME)]
+
+
+def state(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    best = content["best_model_checkpoint"]
+    history = [timeless(entry) for entry in content["log_history"]]
+    return {**content, "log_history": history, "best_model_checkpoint": best and Path(best).name}
+
+
+def micro_batches(folder: Path) -> set[tuple[int, tuple[int, ...], float]]:
+    """Return step, samples and loss of every micro-batch that any attempt trained on; a step has the same each time."""
+    found = set()
+    for line in (folder / TRACE).read_text().splitlines():
+        entry = json.loads(line)
+        found.add((entry["step"], tuple(entry["numbers"]), entry["loss"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def tries(server: Server, tmp_path: Path) -> Tries:
+    return Tries(server, tmp_path, random.Random(20))
+
+
+def test_twenty_kills_change_nothing(tries: Tries) -> None:
+    tries.until(20)
+
+    assert tries.finished >= 1
+
+
+@pytest.mark.soak
+def test_a_thousand_kills_change_nothing(tries: Tries, capsys: pytest.CaptureFixture[str]) -> None:
+    tries.until(1000)
+
+    with capsys.disabled():
+        print(f"\n{tries.kills} kills of {tries.begun} runs, {tries.finished} compared; killed {tries.after}")
+
+
+def test_the_comparison_sees_one_changed_bit(tries: Tries) -> None:
+    tries.until(0)
+    reference = tries._reference("augmented")
+    for name, change in {
+        f"checkpoint-{STEPS}/model.safetensors": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        TRACE: lambda content: content.replace(b'"numbers": [', b'"numbers": [9, ', 1),
+        LOG_NAME: lambda content: content.replace(b'"step": 7', b'"step": 8', 1),
+    }.items():
+        folder = tries.root / "other"
+        assert tries.server.run("augmented", folder).code == 0
+        compare(reference, folder)
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+        with pytest.raises(AssertionError):
+            compare(reference, folder)
+        folder.rename(tries.root / f"other {len(name)}")
