@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import surestep
+from surestep.data.samplers import SeededRandomSampler
 from tests.parity.differences import shows
 from tests.parity.harness import both, run
 from tests.parity.models import Net, Points
@@ -26,8 +28,6 @@ class Augmented(Points):
 @shows("A7")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")
 def test_random_draws_of_the_data_follow_from_the_position() -> None:
-    import surestep
-
     arguments = {"per_device_train_batch_size": 4, "max_steps": 20}
     # Without dropout, which draws from the generators between two batches of the original.
     objects: dict[str, Any] = {"train": Augmented, "model": lambda: Net(0.0)}
@@ -42,3 +42,24 @@ def test_random_draws_of_the_data_follow_from_the_position() -> None:
     # Whatever draws in the training itself draws as there.
     clean = both(arguments, train=Points, model=lambda: Net(0.3))
     assert clean[0].losses == clean[1].losses
+
+
+class Listed:
+    """A subclass with the original's order, whatever the size of the set."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = SeededRandomSampler(self.train_dataset, self._data_seed())  # type: ignore[attr-defined]
+        sampler.rule = "randperm"
+        return sampler
+
+
+@shows("A8")
+def test_a_large_set_is_shuffled_without_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"per_device_train_batch_size": 4, "num_train_epochs": 1}
+    theirs, ours = both(arguments, train=Points)
+    assert ours.numbers == theirs.numbers
+    monkeypatch.setattr("surestep.data.samplers.LISTED_UP_TO", 49)
+    ours = run(surestep, arguments, train=Points)
+    assert ours.numbers != theirs.numbers
+    assert sorted(ours.numbers) == sorted(theirs.numbers)
+    assert run(surestep, arguments, train=Points, mixin=Listed).numbers == theirs.numbers

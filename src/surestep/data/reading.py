@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import count, islice
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.datapipes.datapipe import IterDataPipe
 
 from surestep.data.fetching import MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
 from surestep.data.loaders import set_epoch
+from surestep.data.samplers import Rule, SeededRandomSampler
 from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable, stream_from
-from surestep.errors import DataError
+from surestep.errors import CheckpointError, DataError
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.nested import batch_length
 from surestep.runtime.world import World
@@ -60,10 +61,25 @@ class Reader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what of the reader goes into a checkpoint."""
-        return {}
+        sampler = self._sampler_with_rule()
+        return {"order": None if sampler is None else sampler.rule}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Take what `state_dict` gave: the order goes on by the rule that it began with."""
+        sampler, rule = self._sampler_with_rule(), state["order"]
+        if rule is not None and rule not in get_args(Rule):
+            raise CheckpointError(
+                f"the checkpoint's order of samples is drawn by the rule {rule!r}, and this version knows "
+                f"{', '.join(get_args(Rule))}. Resume with the version that wrote it, or a later one."
+            )
+        if sampler is not None and rule is not None:
+            sampler.rule = rule
+
+    def _sampler_with_rule(self) -> Any:
+        """Return the sampler that may draw its order by one rule or another."""
+        batches = getattr(self.loader, "batch_sampler", None)
+        parts = (batches, getattr(batches, "sampler", None), getattr(self.loader, "sampler", None))
+        return next((part for part in parts if isinstance(part, SeededRandomSampler)), None)
 
     def _map_twin(self) -> DataLoader[Any]:
         loader = self.loader

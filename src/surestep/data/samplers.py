@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch.utils.data import RandomSampler, Sampler
 from torch.utils.data import SequentialSampler as TorchSequentialSampler
 
+from surestep.data.permutation import KeyedOrder
 from surestep.errors import DataError
 
 # How many indices become Python numbers at a time.
 _CHUNK = 65536
+# Up to so many samples an order is drawn as the original draws it, which takes 8 bytes for each; from there on it is a
+# keyed permutation, which takes none.
+LISTED_UP_TO = 2**24
+Rule: TypeAlias = Literal["randperm", "keyed"]
 
 
 @runtime_checkable
@@ -82,15 +87,24 @@ class EpochOrder(Epochs, Sampler[int]):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[int]:
-        chunks = torch.split(self.order()[self._take_start() :], _CHUNK)
+        chunks = self._chunks(self._take_start())
         # Iterators of C all the way: a generator would cost a Python call for each sample.
         return chain(chain.from_iterable(map(torch.Tensor.tolist, chunks)), self._turn(self.epoch + 1))
 
+    def _chunks(self, start: int) -> Iterable[torch.Tensor]:
+        """Return the indices from the place `start` on, cut into pieces."""
+        return torch.split(self.order()[start:], _CHUNK)
+
 
 class SeededRandomSampler(EpochOrder, RandomSampler):
-    """A random order: `torch.randperm` from a generator seeded with `seed + epoch`, as the original trains.
+    """A random order: a function of `seed + epoch`.
 
     `replacement` and `num_samples` mean what they mean to torch's `RandomSampler`.
+
+    `rule` says how the order is drawn. Up to `LISTED_UP_TO` samples it is "randperm": torch's permutation from a
+    generator with that seed, as the original trains. Above, it is "keyed": each index is worked out from its place, so
+    that an order of any length takes no memory and begins anywhere at once. A run that resumes keeps the rule that it
+    began with.
     """
 
     def __init__(
@@ -108,14 +122,24 @@ class SeededRandomSampler(EpochOrder, RandomSampler):
                 "the dataset is empty: there is nothing to put in a random order; give it at least a sample"
             )
         RandomSampler.__init__(self, source, replacement, num_samples)
+        self.rule: Rule = "randperm" if max(len(source), self.num_samples) <= LISTED_UP_TO else "keyed"
 
     def order(self) -> torch.Tensor:
-        """Return the permutation of this epoch (or what torch draws for `replacement` and `num_samples`)."""
+        """Return the order of this epoch in one piece, whatever the rule."""
+        if self.rule == "keyed":
+            return torch.cat(list(self._chunks(0)))
         size, generator = len(self.data_source), self._generator()
         if not self.replacement and self.num_samples == size:
             return torch.randperm(size, generator=generator)
         drawn = RandomSampler(self.data_source, self.replacement, self.num_samples, generator)
         return torch.tensor(list(drawn), dtype=torch.int64)
+
+    def _chunks(self, start: int) -> Iterable[torch.Tensor]:
+        if self.rule == "randperm":
+            return super()._chunks(start)
+        keyed = KeyedOrder(len(self.data_source), self.seed + self.epoch, replacement=self.replacement)
+        ends = range(start, self.num_samples, _CHUNK)
+        return (keyed.between(place, min(place + _CHUNK, self.num_samples)) for place in ends)
 
     def __len__(self) -> int:
         return self.num_samples

@@ -19,6 +19,7 @@ from surestep.data.loaders import LoaderSettings, build_loader
 from surestep.data.placed import place_loader
 from surestep.data.reading import DataSeeding, Reader
 from surestep.data.samplers import SeededRandomSampler, SequentialSampler
+from surestep.errors import CheckpointError
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.runtime.world import World
 
@@ -409,3 +410,20 @@ def test_an_endless_stream_is_read_batch_by_batch() -> None:
 def test_the_tail_of_a_stream(drop_last: bool, sizes: list[int], seeding: DataSeeding) -> None:
     reader = reader_of(loader_of(NoisyStream(), drop_last=drop_last), seeding)
     assert [len(batch) for batch in reader.batches(0)] == sizes
+
+
+def test_a_run_goes_on_by_the_rule_of_its_order() -> None:
+    begun = reader_of(loader_of(Noisy()))
+    assert begun.state_dict()["order"] == "randperm"
+    sampler: Any = begun.loader.sampler
+    sampler.rule = "keyed"
+    whole, state = list(begun.batches(1)), begun.state_dict()
+    assert whole != list(reader_of(loader_of(Noisy())).batches(1))
+    resumed = reader_of(loader_of(Noisy()))
+    resumed.load_state_dict(state)
+    assert list(resumed.batches(1, done=2)) == whole[2:]
+
+
+def test_a_rule_that_is_not_known_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="'sorted'"):
+        reader_of(loader_of(Noisy())).load_state_dict({"order": "sorted"})
