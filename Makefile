@@ -71,4 +71,4 @@ soak: .venv/.soak
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.mutation
 
 clean:
-	rm -rf .venv .venv-trackers build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-search .venv-trackers build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis

@@ -65,6 +65,11 @@ def test_a_name_is_found_however_it_is_taken(tmp_path: Path, text: str, what: st
         ("from transformers import TFTrainer", {"TFTrainer": Verdict.REFUSED}),
         ("from transformers.trainer_utils import nothing", {"trainer_utils.nothing": Verdict.REFUSED}),
         ("from transformers import AdamW", {"AdamW": Verdict.SERVED}),
+        (
+            "from transformers.integrations import TensorBoardCallback, deepspeed, run_hp_search_ray",
+            {"integrations.TensorBoardCallback": Verdict.SERVED, "integrations.run_hp_search_ray": Verdict.REFUSED},
+        ),
+        ("from transformers.data import DataCollatorWithPadding", {"data.DataCollatorWithPadding": Verdict.SERVED}),
         ("from transformers import SequentialDistributedSampler", {"SequentialDistributedSampler": Verdict.REFUSED}),
         ("from transformers import TFTrainer, Trainer", {"TFTrainer": Verdict.REFUSED, "Trainer": Verdict.SERVED}),
     ],

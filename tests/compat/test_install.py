@@ -111,7 +111,7 @@ assert issubclass(TensorBoardCallback, transformers.TrainerCallback)
 
     assert ended.code == 0, ended.err
     assert "still the original's: PreTrainedModel" not in ended.err
-    assert "Trainer in __main__, TrainerCallback in __main__, TensorBoardCallback in __main__" in ended.err
+    assert "Trainer in __main__, TrainerCallback in __main__, TensorBoardCallback in __main__. Call" in ended.err
     assert ended.err.count("serves the Trainer") == 1
 
 

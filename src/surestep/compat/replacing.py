@@ -155,8 +155,19 @@ def _place_of(module: ModuleType) -> Place:
 
 
 def _places(found: Iterable[Place]) -> Places:
-    """Index what has an identity of its own: modules, classes, functions, tables, but not numbers and texts."""
-    return {id(place.value): place for place in found if not isinstance(place.value, _PLAIN)}
+    """Index what is the package's own: modules, classes, functions, tables, but not numbers, texts or `typing.Any`."""
+    return {
+        id(place.value): place
+        for place in found
+        if not isinstance(place.value, _PLAIN) and not _is_foreign(place.value)
+    }
+
+
+def _is_foreign(value: Any) -> bool:
+    """Say whether a value is another library's, which the package offers under a name of its own."""
+    home, name = getattr(value, "__module__", None) or "", getattr(value, "__name__", None) or ""
+    elsewhere = home.partition(".")[0] not in {PACKAGE, "surestep", "__main__"}
+    return elsewhere and name != "" and getattr(sys.modules.get(home), name, None) is value
 
 
 def _built_on(places: Places) -> list[ModuleType]:

@@ -44,7 +44,7 @@ def _names(taken: Iterable[Taken], offered: set[str] | None = None) -> Iterator[
     """Yield what becomes of names. `offered` are those of the original's top module; None leaves unknown ones alone."""
     for one in taken:
         top = one.module == PACKAGE
-        owner = _owner(one.name, offered) if top else one.module if one.module in HOMES else None
+        owner = _owner(one.name, offered) if top else _owner_below(one.module, one.name)
         what = f"{one.module}.{one.name}".removeprefix(f"{PACKAGE}.")
         if owner is not None:
             yield Finding(what, *_of_owner(owner, one.name), one.place)
@@ -62,6 +62,14 @@ def _owner(name: str, offered: set[str] | None) -> str | None:
         if name in HOMES[module] or name in REFUSED.get(module, ()):
             return module
     return next((module for module in HOMES if offered is not None and name in _source(module).defined), None)
+
+
+def _owner_below(module: str, name: str) -> str | None:
+    """Return the replaced module that is named, or one of a package that hands its names on, as `integrations` does."""
+    if module in HOMES:
+        return module
+    below = (one for one in HOMES if one.startswith(f"{module}."))
+    return next((one for one in below if name in HOMES[one] or name in REFUSED.get(one, ())), None)
 
 
 def _of_owner(module: str, name: str) -> tuple[Verdict, str]:
