@@ -34,8 +34,12 @@ class Former:
     def __get__(self, trainer: Any, owner: type) -> Any:
         if trainer is None:
             return self
+        return self._answer(trainer)
+
+    def _answer(self, trainer: Any) -> Any:
+        """Return what is asked for; the warning is of the line that asks, beyond `__get__`."""
         assert self._read is not None
-        warnings.warn(f"trainer.{self._name} is of an older form: {self._advice}.", FutureWarning, stacklevel=2)
+        warnings.warn(f"trainer.{self._name} is of an older form: {self._advice}.", FutureWarning, stacklevel=3)
         return self._read(trainer)
 
 
@@ -43,8 +47,10 @@ class FormerTokenizer(Former):
     """The tokenizer, which could be put in place after construction as well."""
 
     def __get__(self, trainer: Any, owner: type) -> Any:
-        own = None if trainer is None else vars(trainer).get("tokenizer")
-        return super().__get__(trainer, owner) if own is None else own
+        if trainer is None:
+            return self
+        own = vars(trainer).get("tokenizer")
+        return self._answer(trainer) if own is None else own
 
     def __set__(self, trainer: Any, value: Any) -> None:
         vars(trainer)["tokenizer"] = value
