@@ -50,6 +50,8 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
         if not trainer.args.ignore_data_skip:
             _check_can_go_on(run, before)
         _cut(run, before, trainer.state.global_step)
+    elif not run.epoch_over:
+        run.stretch = Stretch(run.plan.batches_per_epoch)
     if changed:
         _enter_plan(trainer, run, before)
     take_plan(trainer, run.plan)

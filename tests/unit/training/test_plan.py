@@ -138,3 +138,85 @@ def test_a_stream_without_an_end_is_refused(max_steps: int) -> None:
 def test_a_loader_without_a_batch_is_refused() -> None:
     with pytest.raises(DataError, match=r"3 samples and a batch takes 4.*dataloader_drop_last=False"):
         make(batches=0, examples=3, accumulation=2, total_batch_size=8)
+
+
+# Going on with other batches
+
+
+@given(
+    samples=st.integers(1, 200),
+    batch=st.integers(1, 20),
+    accumulation=st.integers(1, 6),
+    epochs=st.floats(0.1, 5),
+    data=st.data(),
+)
+def test_a_plan_entered_where_its_own_batches_would_stand_is_the_plan(
+    samples: int, batch: int, accumulation: int, epochs: float, data: Any
+) -> None:
+    batches = math.ceil(samples / batch)
+    plan = make(batches=batches, accumulation=accumulation, total_batch_size=accumulation, num_train_epochs=epochs)
+    step = data.draw(st.integers(0, plan.max_steps))
+    epoch, done = plan.locate(step)
+
+    assert plan.stands_at(epoch, batches - done * accumulation) == step
+    assert plan.entered(step, epoch, batches - done * accumulation) == plan
+
+
+@given(
+    samples=st.integers(1, 120),
+    epochs=st.sampled_from([0.5, 1, 1.7, 3]),
+    legs=st.lists(st.tuples(st.integers(1, 17), st.integers(1, 4), st.integers(1, 30)), min_size=1, max_size=5),
+)
+def test_legs_with_any_batches_end_with_the_last_epoch(
+    samples: int, epochs: float, legs: list[tuple[int, int, int]]
+) -> None:
+    """Walk through legs of a batch size, an accumulation and a number of steps as a run does."""
+    step, epoch, seen, plan = 0, 0, 0, None
+    for number, (batch, accumulation, steps) in enumerate(legs):
+        total = batch * accumulation
+        own = make(
+            batches=math.ceil(samples / batch),
+            accumulation=accumulation,
+            total_batch_size=total,
+            num_train_epochs=epochs,
+        )
+        plan = own.entered(step, epoch, math.ceil((samples - seen) / batch))
+        last = number == len(legs) - 1
+        course = plan.stands_at(epoch, math.ceil((samples - seen) / batch))
+        made = 0
+        while step < plan.max_steps and (last or made < steps):
+            assert epoch < plan.epochs
+            seen, step, made = seen + total, step + 1, made + 1
+            if seen >= samples:
+                epoch, seen = epoch + 1, 0
+        if last and made:
+            # The schedule ends with the run.
+            assert course + made == plan.course == own.max_steps
+    if plan is not None and step == plan.max_steps and float(epochs).is_integer():
+        assert (epoch, seen) == (epochs, 0)
+
+
+def test_max_steps_stays_and_the_epochs_follow() -> None:
+    plan = make(max_steps=25)
+
+    # 20 steps of a half of a batch: one epoch; 5 steps are left.
+    assert plan.entered(20, 1, 10).max_steps == 25
+    assert plan.entered(20, 1, 10).epochs == 2
+    # 4 steps of the double: 8 batches; 21 steps are left.
+    assert plan.entered(4, 0, 2).epochs == 3
+    assert plan.entered(4, 0, 2).samples == plan.samples
+
+
+def test_what_a_plan_was_lengthened_by_is_replaced() -> None:
+    plan = make()
+    longer = plan.lengthened(6, 0)
+
+    assert (longer.max_steps, longer.course, longer.samples) == (36, 30, 144)
+    assert longer.lengthened(0, 0) == plan
+    assert longer.entered(12, 1, 10).more_steps == 2
+
+
+def test_a_stream_is_entered_anywhere() -> None:
+    plan = make(batches=None, examples=None, max_steps=7)
+
+    assert plan.entered(3, 2, 1) is plan

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from surestep.training.tally import Tally
+from surestep.training.tally import Tally, mean_over_ranks
 
 CPU = torch.device("cpu")
 
@@ -86,3 +86,14 @@ def test_the_state_goes_through_and_the_sums_go_on() -> None:
     assert resumed.state_dict() == tally.state_dict()
     assert resumed.mean_loss() == tally.mean_loss()
     assert resumed.drain() == 5.0
+
+
+def test_the_mean_over_ranks_is_what_each_of_other_ranks_goes_on_with() -> None:
+    tallies = [Tally(torch.device("cpu")) for _ in range(3)]
+    for loss, tally in zip((1.0, 2.0, 6.0), tallies, strict=True):
+        tally.add(torch.tensor(loss))
+        tally.steps = 2
+    tallies[1].add_parts({"head": torch.tensor(3.0)})
+    state = mean_over_ranks([tally.state_dict() for tally in tallies])
+
+    assert (state["loss"], state["parts"], state["steps"]) == (3.0, {"head": 1.0}, 2)
