@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong with a folder, one sentence each, and whether there was anything to check it against."""
+    """What is wrong with a folder, one sentence each, and whether there was anything to check it against.
+
+    `files` has the sentence of each file that the manifest lists, None where it is as it was written.
+    """
 
     problems: list[str]
     verified: bool = True
+    files: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,8 @@ def examine(folder: Path, *, deep: bool = True) -> Verdict:
         entries = _read(folder / layout.MANIFEST)["files"]
     except CheckpointError as error:
         return Verdict([str(error)])
-    found = [_problem(folder / name, entry, deep=deep) for name, entry in entries.items()]
-    return Verdict([problem for problem in found if problem])
+    found = {name: _problem(folder / name, entry, deep=deep) for name, entry in entries.items()}
+    return Verdict([problem for problem in found.values() if problem], files=found)
 
 
 def _seal_of(content: dict[str, Any]) -> str:

@@ -44,15 +44,15 @@ def write_tree(folder: Path, name: str, tree: object) -> list[Path]:
     return [text_path, tensor_path] if tensors else [text_path]
 
 
-def read_tree(folder: Path, name: str) -> Any:
-    """Return the tree that `write_tree` wrote under `name`.
+def read_tree(folder: Path, name: str, *, mapped: bool = False) -> Any:
+    """Return the tree that `write_tree` wrote under `name`; `mapped` as in `tensors.read_tensors`.
 
     Raises:
         CheckpointError: a file is missing, damaged, or not one of these trees; the message names the file.
     """
     text_path, tensor_path = _paths(folder, name)
     document = _document(text_path)
-    tensors = read_tensors(tensor_path) if tensor_path.exists() else {}
+    tensors = read_tensors(tensor_path, mapped=mapped) if tensor_path.exists() else {}
     try:
         return decode(document, tensors)
     except KeyError as error:
@@ -60,6 +60,17 @@ def read_tree(folder: Path, name: str) -> Any:
         raise CheckpointError(f"{source} is damaged: it lacks {error}, which {text_path.name} refers to.") from error
     except _MISFITS as error:
         raise CheckpointError(f"{text_path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def trees_in(folder: Path) -> list[str]:
+    """Return the names of the trees in `folder`, sorted."""
+    start = json.dumps({"format": _FORMAT})[:-1].encode()
+
+    def is_tree(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+
+    return sorted(path.stem for path in folder.glob("*.json") if path.is_file() and is_tree(path))
 
 
 def tree_exists(folder: Path, name: str) -> bool:

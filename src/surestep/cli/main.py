@@ -10,12 +10,15 @@ import sys
 
 import typer
 
+from surestep.cli.commands.diff import diff
 from surestep.cli.commands.doctor import doctor
 from surestep.cli.commands.execute import AS_THEY_ARE, execute
+from surestep.cli.commands.inspect import inspect
 from surestep.cli.commands.migrate import migrate
 from surestep.cli.commands.plan import plan
 from surestep.cli.commands.run import run
 from surestep.cli.commands.schema import schema
+from surestep.cli.commands.verify import verify
 from surestep.cli.commands.version import version
 from surestep.cli.console import complain
 from surestep.errors import JobError, MigrationError, SurestepError
@@ -30,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (run, plan, schema, doctor, migrate, version):
+for _command in (run, plan, schema, verify, inspect, diff, doctor, migrate, version):
     app.command()(_command)
 app.command("exec", context_settings=AS_THEY_ARE)(execute)
 

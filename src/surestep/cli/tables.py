@@ -41,7 +41,7 @@ def results_view(results: Mapping[str, Any], folder: Path, *, files: Sequence[st
 
 def _trials(search: Mapping[str, Any]) -> RenderableType:
     """Show the best trials of a search, the first of them in bold, and how the others ended."""
-    trials, table = search["trials"], _plain_table()
+    trials, table = search["trials"], plain_table()
     table.add_column("trial")
     table.add_column(search["metric"], justify="right")
     table.add_column("values", overflow="fold")
@@ -50,13 +50,13 @@ def _trials(search: Mapping[str, Any]) -> RenderableType:
         table.add_row(trial["trial"], f"{trial['objective']:.4f}", values_shown(trial["values"]), style=style)
     states = [trial["state"] for trial in trials]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return _titled(f"search: {counted}; the best is {search['best']}", table)
+    return titled(f"search: {counted}; the best is {search['best']}", table)
 
 
 def _scores(results: Mapping[str, Any]) -> RenderableType:
     if not results["scores"]:
         return Text(f"{results['name']}: no data was held out to judge the model on (data.validation, data.test).")
-    table = _plain_table()
+    table = plain_table()
     names = dict.fromkeys(name for score in results["scores"].values() for name in score["metrics"])
     table.add_column("")
     for name in names:
@@ -65,14 +65,14 @@ def _scores(results: Mapping[str, Any]) -> RenderableType:
     for split, score in results["scores"].items():
         values = [f"{score['metrics'][name]:.4f}" if name in score["metrics"] else "" for name in names]
         table.add_row(split, *values, f"{score['samples']:,}", style="bold" if split == "test" else "")
-    return _titled(results["name"], table)
+    return titled(results["name"], table)
 
 
 def _confusion(score: Mapping[str, Any], labels: Sequence[str], split: str) -> RenderableType:
     confusion = score["confusion"]
     if len(labels) > _WIDEST:
         return _confused_pairs(confusion, labels, split)
-    table = _plain_table()
+    table = plain_table()
     table.add_column("")
     for label in labels:
         table.add_column(label, justify="right", overflow="fold")
@@ -82,7 +82,7 @@ def _confusion(score: Mapping[str, Any], labels: Sequence[str], split: str) -> R
         cells = [_cell(count, right=i == j) for j, count in enumerate(row)]
         figures = [f"{score['per_class'][labels[i]][name]:.3f}" for name in _OF_A_CLASS]
         table.add_row(labels[i], *cells, *figures)
-    return _titled(f"{split} samples: true class (rows), predicted class (columns)", table)
+    return titled(f"{split} samples: true class (rows), predicted class (columns)", table)
 
 
 def _cell(count: int, *, right: bool) -> Text:
@@ -92,13 +92,13 @@ def _cell(count: int, *, right: bool) -> Text:
 
 
 def _confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], split: str) -> RenderableType:
-    table = _plain_table()
+    table = plain_table()
     for name in ("true class", "predicted class", "samples"):
         table.add_column(name)
     wrong = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
     for count, i, j in sorted(wrong, key=lambda pair: -pair[0])[:_PAIRS]:
         table.add_row(labels[i], labels[j], str(count))
-    return _titled(f"{split} samples: the pairs most often confused", table)
+    return titled(f"{split} samples: the pairs most often confused", table)
 
 
 def _ending(results: Mapping[str, Any]) -> Text:
@@ -112,7 +112,7 @@ def _ending(results: Mapping[str, Any]) -> Text:
 def plan_view(plan: JobPlan) -> RenderableType:
     """Show what a job would do."""
     steps = plan.steps
-    table = _plain_table()
+    table = plain_table()
     table.show_header = False
     table.add_column("", style="bold")
     table.add_column("")
@@ -134,7 +134,7 @@ def plan_view(plan: JobPlan) -> RenderableType:
         table.add_row(name, value)
     title = f"{plan.job.name}: nothing was written"
     return Group(
-        _titled(title, table),
+        titled(title, table),
         Text(),
         _groups(plan),
         *(Text(f"warning: {warning}", "yellow") for warning in plan.warnings),
@@ -157,14 +157,14 @@ def _search_rows(job: Job) -> dict[str, str]:
 
 
 def _groups(plan: JobPlan) -> RenderableType:
-    table = _plain_table()
+    table = plain_table()
     for name in ("tensors", "parameters", "learning rate", "weight decay"):
         table.add_column(name, justify="right")
     for group in plan.groups:
         table.add_row(
             str(group.tensors), f"{group.parameters:,}", f"{group.learning_rate:g}", f"{group.weight_decay:g}"
         )
-    return _titled("parameter groups", table)
+    return titled("parameter groups", table)
 
 
 def _rate_line(rates: Sequence[tuple[int, float]]) -> str:
@@ -181,7 +181,7 @@ def findings_view(script: str, found: Sequence[Finding]) -> RenderableType:
     """Show what becomes of the names and settings that a script takes, and how many of them are refused."""
     if not found:
         return Text(f"{script} takes nothing that is replaced.")
-    table = _plain_table()
+    table = plain_table()
     for name in ("what it takes", "where", "becomes", "why, or what serves it"):
         table.add_column(name, overflow="fold")
     for finding in found:
@@ -198,10 +198,11 @@ def _memory_line(memory: Memory, batch_size: int) -> str:
         "optimizer": memory.optimizer,
         f"activations of {batch_size} samples": memory.activations,
     }
-    return f"about {_size(memory.total)}: " + ", ".join(f"{name} {_size(part)}" for name, part in parts.items())
+    return f"about {size(memory.total)}: " + ", ".join(f"{name} {size(part)}" for name, part in parts.items())
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Return a number of bytes in words."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -214,10 +215,23 @@ def _listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
-def _plain_table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False)
+def plain_table(*columns: str) -> Table:
+    """Return a table without a frame."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
 
 
-def _titled(title: str, table: Table) -> RenderableType:
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """Return names and what there is to say of each."""
+    table = plain_table("", "")
+    table.show_header = False
+    for name, value in facts.items():
+        table.add_row(Text(name, "bold"), value)
+    return table
+
+
+def titled(title: str, table: Table) -> RenderableType:
     """Put a title above a table, which a title of its own would wrap to its width."""
     return Group(Text(title, style="bold"), table)

@@ -13,6 +13,7 @@ from typing import Any
 from surestep.callbacks.trackers.lines import LineLog, Place
 from surestep.checkpoint.layout import step_of
 from surestep.logs import get_logger, warn_once
+from surestep.runtime.disk import write_text
 from surestep.training.callback import TrainerCallback
 from surestep.training.state import TrainerControl, TrainerState
 
@@ -85,7 +86,7 @@ class JsonlCallback(TrainerCallback):
         self._sync()
         place = None if self._log is None else self._log.place()
         if place is not None:
-            (folder / _PLACE).write_text(json.dumps(asdict(place)) + "\n", encoding="utf-8")
+            write_text(folder / _PLACE, json.dumps(asdict(place)) + "\n")
 
     def load_from(self, folder: Path) -> None:
         """Note how far the log was when a checkpoint was written; in the middle of a training, go back to there."""

@@ -6,10 +6,11 @@ Owner of the file and of the one beside it, `<name>.undone<suffix>`, which keeps
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from surestep.runtime.disk import disk
 
 Test = Callable[[bytes], bool]
 
@@ -80,7 +81,7 @@ class LineLog:
     def sync(self) -> None:
         """Wait until every line is on the disk."""
         if not self.is_empty:
-            _sync(self.path)
+            disk().sync(self.path)
 
     def place(self) -> Place | None:
         """Return where the file ends; None where a line could not be written, so that nobody knows."""
@@ -106,13 +107,13 @@ class LineLog:
         end = b"" if cut.undone.endswith(b"\n") or not cut.undone else b"\n"
         with self.undone_path.open("ab") as file:
             file.write(note.encode() + b"\n" + cut.undone + end)
-        _sync(self.undone_path)
+        disk().sync(self.undone_path)
         if cut.undone:
             beside = self.path.with_suffix(".part")
             beside.write_bytes(cut.kept)
-            _sync(beside)
+            disk().sync(beside)
             beside.replace(self.path)
-            _sync(self.path.parent)
+            disk().sync(self.path.parent)
         self._begin(cut.kept)
 
     def set_aside(self) -> None:
@@ -136,11 +137,3 @@ class LineLog:
 
 def _begun(content: bytes) -> hashlib.blake2b:
     return hashlib.blake2b(content, digest_size=16)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
