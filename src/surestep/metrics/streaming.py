@@ -78,7 +78,7 @@ class SummedMetric(ABC):
             terms = exact(self.terms(batch))
             total = terms.sum(0)
             self._repeat(terms, batch.positions, self.bootstrap)
-        self.sums = total if self.sums is None else self.sums + total
+        self.sums = _added(self.sums, total)
 
     def _repeat(self, terms: Tensor, positions: Any, bootstrap: Bootstrap) -> None:
         size = bootstrap.repetitions * terms.shape[1] * 8
@@ -90,7 +90,7 @@ class SummedMetric(ABC):
             )
         drawn = torch.from_numpy(bootstrap.weights(positions)).to(terms.device)
         added = drawn @ terms
-        self.repeated = added if self.repeated is None else self.repeated + added
+        self.repeated = _added(self.repeated, added)
 
     def merge(self, ranks: Ranks) -> None:
         """Add up the sums of the ranks."""
@@ -115,8 +115,8 @@ class SummedMetric(ABC):
         self.sums = self.repeated = None
 
     def keep(self) -> None:
-        """Remember the sums as they are; an update makes new ones."""
-        self._kept = self.sums
+        """Remember the sums as they are."""
+        self._kept = None if self.sums is None else self.sums.clone()
 
     def put_back_where(self, bad: Tensor) -> None:
         """Make the sums what was remembered where `bad` holds, without asking the host."""
@@ -126,11 +126,16 @@ class SummedMetric(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint."""
-        return {"sums": None if self.sums is None else self.sums.cpu()}
+        return {"sums": None if self.sums is None else self.sums.cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Put the sums back."""
-        self.sums = None if state["sums"] is None else exact(state["sums"].to(device))
+        self.sums = None if state["sums"] is None else exact(state["sums"].to(device)).clone()
+
+
+def _added(sums: Tensor | None, more: Tensor) -> Tensor:
+    """Add in place: what is kept stays where it is, and no memory of a batch is kept from being used again."""
+    return more.clone() if sums is None else sums.add_(more)
 
     def take_in(self, state: dict[str, Any], device: torch.device) -> None:
         """Add the sums of another rank."""
