@@ -27,14 +27,22 @@ class Seen(nn.Module):
         return {"loss": (self.layer(tokens.float()) - labels.float().mean()).square().mean()}
 
 
-def seen(package: Any, folder: Path) -> list[int]:
+def seen(package: Any, folder: Path, size: int = 5, **given: Any) -> dict[str, Any]:
     model = Seen()
     settings = {"per_device_train_batch_size": 2, "num_train_epochs": 1, "use_cpu": True, "save_strategy": "no"}
-    args = package.TrainingArguments(str(folder), **settings, report_to="none", disable_tqdm=True)
-    package.Trainer(model, args, train_dataset=Sentences(5)).train()
-    return model.seen
+    args = package.TrainingArguments(str(folder), **settings, **given, report_to="none", disable_tqdm=True)
+    trainer = package.Trainer(model, args, train_dataset=Sentences(size))
+    trainer.train()
+    total = trainer.get_total_train_batch_size(args)
+    return {"seen": model.seen, "steps": trainer.state.global_step, "total": total}
 
 
-def work(folder: Path) -> dict[str, list[int]]:
-    """Train on five samples, two a batch, with both."""
-    return {"theirs": seen(transformers, folder / "theirs"), "ours": seen(surestep, folder / "ours")}
+def work(folder: Path) -> dict[str, Any]:
+    """Train on five samples, two a batch, with both; and on eight, where a batch of two is split."""
+    split = {"size": 8, "accelerator_config": {"split_batches": True}}
+    return {
+        "theirs": seen(transformers, folder / "theirs")["seen"],
+        "ours": seen(surestep, folder / "ours")["seen"],
+        "theirs split": seen(transformers, folder / "theirs_split", **split),
+        "ours split": seen(surestep, folder / "ours_split", **split),
+    }

@@ -15,7 +15,7 @@ from surestep.config.place import Place
 from surestep.config.rules import Rule, parse_settings
 from surestep.config.setters import Setters
 from surestep.config.topic import Topic
-from surestep.config.topics.hardware import AcceleratorConfig
+from surestep.config.topics.hardware import AcceleratorConfig, work_out_steps
 from surestep.config.topics.seq2seq import SEQ2SEQ, GenerationArguments
 from surestep.config.unserved import refuse_unserved
 from surestep.errors import ArgumentError
@@ -92,6 +92,7 @@ def _normalise(args: TrainingArguments) -> None:
     checks.derive(args)
     for topic in args._argument_topics:
         topic.normalise(args)
+    _refuse(work_out_steps(args))
     _refuse(checks.work_out_accumulation(args, args.__dict__.get("_accumulation")))
     args.__dict__["_accumulation"] = args.gradient_accumulation_steps
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from surestep.config.enums import IntervalStrategy, SaveStrategy, SchedulerType
 from surestep.config.nearest import did_you_mean
+from surestep.config.topics.hardware import splits_batches
 from surestep.runtime.world import current_world
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def work_out_accumulation(args: TrainingArguments, earlier: int | None) -> Itera
     total = args.global_batch_size
     if total is None:
         return
-    per_device, devices = args.per_device_train_batch_size, current_world().size
+    per_device, devices = args.per_device_train_batch_size, 1 if splits_batches(args) else current_world().size
     unit, given = per_device * devices, args.gradient_accumulation_steps
     here = f"per_device_train_batch_size={per_device} on {devices} device(s)"
     if total % unit:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.enums import ParallelMode
+from surestep.config.topics.hardware import splits_batches
 from surestep.config.topics.logging import LOG_LEVELS
 from surestep.logs import get_logger
 from surestep.runtime.world import current_world
@@ -112,8 +113,12 @@ class Place(AllFields):
         return current_world().size
 
     def calculate_effective_batch_size(self) -> int:
-        """Return the samples of one optimizer step: per device, times devices, times accumulation."""
-        return self.per_device_train_batch_size * self.get_device_count() * self.gradient_accumulation_steps
+        """Return the samples of one optimizer step: per device, times devices, times accumulation.
+
+        Under `split_batches` the size per device is that of all devices together.
+        """
+        devices = 1 if splits_batches(self) else self.get_device_count()
+        return self.per_device_train_batch_size * devices * self.gradient_accumulation_steps
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the steps of warm-up in a run of so many steps."""

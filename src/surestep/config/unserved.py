@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from surestep.config.enums import DebugOption
 from surestep.config.messages import shown
-from surestep.config.topics.hardware import AcceleratorConfig
+from surestep.config.topics.hardware import unserved_part
 from surestep.errors import NotServedError
+
+
+def _nothing_more(value: Any) -> str | None:
+    del value
+    return None
 
 
 @dataclass(frozen=True)
 class Unserved:
-    """What a setting is for that is not served yet, and the values that need no serving."""
+    """What a setting is for that is not served yet, and the values that need no serving.
+
+    `instead` says what to write in the place of a value; without it the setting is to stay at its default.
+    """
 
     what: str
     fine: Callable[[Any], bool] = lambda value: not value
+    instead: Callable[[Any], str | None] = _nothing_more
 
 
 def _switches_nothing_on(settings: Any) -> bool:
     return not settings or (isinstance(settings, dict) and not any(settings.values()))
-
-
-def _is_for_one_process(config: Any) -> bool:
-    """Say whether a configuration asks for nothing beyond one process, where no batch is split or dispatched."""
-    same = AcceleratorConfig(even_batches=config.even_batches, use_configured_state=config.use_configured_state)
-    return not config.dispatch_batches and replace(config, dispatch_batches=None) == same
 
 
 _SHARDING = "sharding over processes (FSDP)"
@@ -38,7 +41,11 @@ PAGE = "docs/compatibility.md"
 
 UNSERVED: dict[str, Unserved] = {
     "enable_jit_checkpoint": Unserved("saving on a signal"),
-    "accelerator_config": Unserved("splitting and dispatching batches", _is_for_one_process),
+    "accelerator_config": Unserved(
+        "reading in one process for all, orders without a seed",
+        lambda config: unserved_part(config) is None,
+        unserved_part,
+    ),
     "parallelism_config": Unserved("tensor and context parallelism"),
     "fsdp": Unserved(_SHARDING),
     "fsdp_config": Unserved(_SHARDING, _switches_nothing_on),
@@ -55,7 +62,8 @@ def refuse_unserved(args: object) -> None:
         value = getattr(args, name, None)
         if hasattr(args, name) and not unserved.fine(value):
             where = f"{unserved.what}; see {PAGE}"
-            raise NotServedError(f"{shown(name, value)} is not served yet ({where}). Leave {name} at its default.")
+            instead = unserved.instead(value) or f"Leave {name} at its default."
+            raise NotServedError(f"{shown(name, value)} is not served yet ({where}). {instead}")
     for name, what in UNSERVED_ENVIRONMENT.items():
         if os.environ.get(name, "").lower() in {"1", "true", "yes"}:
             raise NotServedError(f"{name} in the environment is not served yet ({what}; see {PAGE}). Unset it.")

@@ -16,6 +16,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, IterableDataset, Sampler
 
 from surestep.data.samplers import Epochs, Seekable, SequentialSampler
+from surestep.errors import ArgumentError
 from surestep.runtime.collectives import from_main
 from surestep.runtime.world import World
 
@@ -144,6 +145,27 @@ class RankStream(IterableDataset[Any]):
         """Hand the epoch on to a stream that asks for it."""
         if hasattr(self.stream, "set_epoch"):
             self.stream.set_epoch(epoch)
+
+
+def of_rank(batch_size: int, world: World, *, split: bool) -> int:
+    """Return the batch size of a rank: the one given, or its part where that is `split` among the ranks."""
+    if not split:
+        return batch_size
+    if batch_size % world.size:
+        raise ArgumentError(
+            f"accelerator_config has split_batches=True, and a batch of {batch_size} cannot be split among "
+            f"{world.size} processes. Write a multiple of {world.size}."
+        )
+    return batch_size // world.size
+
+
+def refuse_split(batches: Any, *, split: bool) -> None:
+    """Raise where the batches of a batch sampler, which are dealt out whole, are to be split."""
+    if split:
+        raise ArgumentError(
+            f"accelerator_config has split_batches=True, and {type(batches).__name__} makes batches that are dealt out "
+            "whole. Leave split_batches out."
+        )
 
 
 def is_shared_out(stream: Any) -> bool:

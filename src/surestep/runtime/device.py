@@ -47,12 +47,22 @@ def empty_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def to_device(data: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested structure; containers keep their type, anything else is returned as it is."""
+def to_device(data: Any, device: torch.device, non_blocking: bool = False) -> Any:
+    """Move every tensor of a nested structure; containers keep their type, anything else is returned as it is.
+
+    With `non_blocking` the host goes on while pinned memory is copied.
+    """
     if type(data) is dict:
         # The usual batch, done without a Python call for each tensor: this runs for every micro-batch.
         moved = {}
         for key, value in data.items():
-            moved[key] = value.to(device) if isinstance(value, torch.Tensor) else to_device(value, device)
+            if isinstance(value, torch.Tensor):
+                moved[key] = value.to(device, non_blocking=non_blocking)
+            else:
+                moved[key] = to_device(value, device, non_blocking)
         return moved
-    return map_structure(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, data)
+
+    def move(leaf: Any) -> Any:
+        return leaf.to(device, non_blocking=non_blocking) if isinstance(leaf, torch.Tensor) else leaf
+
+    return map_structure(move, data)

@@ -209,7 +209,14 @@ class AcceleratorView:
         del slice_fn_for_dispatch
         trainer = self._trainer
         device = None if device_placement is False else self.device
-        return place_loader(data_loader, seed=trainer._data_seed(), device=device, world=trainer._world)
+        return place_loader(
+            data_loader,
+            seed=trainer._data_seed(),
+            device=device,
+            world=trainer._world,
+            split=trainer._splits(),
+            non_blocking=trainer._non_blocking,
+        )
 
     def gather(self, value: Any) -> Any:
         """Return the samples of all ranks."""

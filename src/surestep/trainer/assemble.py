@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from surestep.config.enums import DebugOption
+from surestep.config.topics.hardware import splits_batches
 from surestep.data.columns import inspected_model
 from surestep.data.loaders import has_length
 from surestep.data.position import DataPosition
@@ -95,6 +96,11 @@ def _data_parallel(trainer: Trainer, device: torch.device) -> Strategy:
     }
     options = {name: value for name, value in given.items() if value is not None}
     if args.auto_find_batch_size:
+        if splits_batches(args):
+            raise ArgumentError(
+                "auto_find_batch_size=True tries sizes that cannot be split among the processes. Leave split_batches "
+                "out of accelerator_config."
+            )
         _say_by_hand(options)
         return ByHand(world, device, options)
     # The original's default: recomputed activations and the search do not go together.

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from surestep.callbacks.flow import DefaultFlowCallback
 from surestep.data.collators.default import default_data_collator
+from surestep.logs import get_logger
 
 if TYPE_CHECKING:
     from surestep.callbacks.display import DisplayCallback
+    from surestep.config.arguments import TrainingArguments
 
     # The bar, or the table of a notebook; found when it is asked for.
     DEFAULT_PROGRESS_CALLBACK: type[DisplayCallback]
+
+logger = get_logger(__name__)
 
 # What every trainer begins with. A script may add to the list before it makes one.
 DEFAULT_CALLBACKS: list[Any] = [DefaultFlowCallback]
@@ -53,3 +57,14 @@ def __getattr__(name: str) -> Any:
     from surestep.callbacks.notebook import default_progress
 
     return default_progress()
+
+
+def copies_ahead(args: TrainingArguments) -> bool:
+    """Say whether batches are copied to the device while the host goes on; only pinned memory can be."""
+    asked = args.accelerator_config.non_blocking  # type: ignore[union-attr]  # a configuration once settled
+    if asked and not args.dataloader_pin_memory and args.device.type != "cpu":
+        logger.warning(
+            "accelerator_config has non_blocking=True, and dataloader_pin_memory=False: the host waits for every copy. "
+            "Set dataloader_pin_memory=True."
+        )
+    return bool(asked)

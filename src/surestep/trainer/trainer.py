@@ -30,7 +30,7 @@ from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
 from surestep.trainer.checks import check_objects, takes_trial
-from surestep.trainer.defaults import default_callbacks, default_collator
+from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator
 from surestep.trainer.older import (
     adapt_older_methods,
     older_calls,
@@ -126,6 +126,7 @@ class Trainer(OlderPoints):
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.model_init = model_init
         self._forget_runs()
+        self._non_blocking = copies_ahead(self.args)
         check_objects(self, model)
         self.create_accelerator_and_postprocess()
         self._take_model(self.call_model_init() if model is None else model)
@@ -482,8 +483,8 @@ class Trainer(OlderPoints):
         )
 
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
-        """Return the samples of a step: micro-batch, times accumulation, times processes."""
-        return self._train_batch_size * args.gradient_accumulation_steps * self._world.size
+        """Return the samples of a step: the micro-batches of all processes, times accumulation."""
+        return self._of_all_ranks(self._train_batch_size) * args.gradient_accumulation_steps
 
     def end(self) -> None:
         """Close what the trainer holds open. Call it once, at the very end of a script."""

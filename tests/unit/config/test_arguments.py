@@ -468,3 +468,12 @@ def test_tf32(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
     with pytest.raises(ArgumentError, match="TF32"):
         TrainingArguments(tf32=True)
+
+
+def test_the_accelerators_settings_may_say_how_many_micro_batches_a_step_has():
+    config = {"gradient_accumulation_kwargs": {"num_steps": 4}}
+    args = TrainingArguments("out", accelerator_config=config)
+
+    assert args.gradient_accumulation_steps == 4
+    args.validate_parameters()
+    assert args.gradient_accumulation_steps == 4

@@ -114,3 +114,13 @@ def test_the_main_process_goes_first(ranks, monkeypatch, rank, local, order):
     with TrainingArguments("out").main_process_first(local=local, desc="reading"):
         seen.append("body")
     assert seen == order
+
+
+def test_a_batch_that_is_split_is_one_of_all_devices(ranks):
+    ranks(size=4)
+    split = {"accelerator_config": {"split_batches": True}, "per_device_train_batch_size": 8}
+
+    assert TrainingArguments("out", use_cpu=True, **split).calculate_effective_batch_size() == 8
+    args = TrainingArguments("out", use_cpu=True, **split, global_batch_size=24)
+    assert args.gradient_accumulation_steps == 3
+    assert args.calculate_effective_batch_size() == 24

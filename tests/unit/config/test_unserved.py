@@ -11,7 +11,7 @@ from surestep.errors import NotServedError
 # A value of each unserved setting that asks for something.
 ASKED = {
     "enable_jit_checkpoint": True,
-    "accelerator_config": {"split_batches": True},
+    "accelerator_config": {"dispatch_batches": True},
     "parallelism_config": object(),
     "fsdp": "full_shard auto_wrap",
     "fsdp_config": {"min_num_params": 1},
@@ -93,13 +93,24 @@ def test_what_is_served_is_taken(given):
         {"accelerator_config": {"dispatch_batches": False}},
         {"accelerator_config": {"use_configured_state": True, "even_batches": False}},
         {"ddp_broadcast_buffers": False},
+        {"accelerator_config": {"split_batches": True, "non_blocking": True}},
+        {"accelerator_config": {"gradient_accumulation_kwargs": {"adjust_scheduler": True, "sync_each_batch": False}}},
     ],
 )
 def test_what_changes_nothing_for_one_process_is_taken(settings):
     TrainingArguments("out", **settings).validate_parameters()
 
 
-@pytest.mark.parametrize("config", [{"dispatch_batches": True}, {"non_blocking": True}])
-def test_what_would_change_how_batches_are_read_is_refused(config):
-    with pytest.raises(NotServedError, match="accelerator_config"):
+@pytest.mark.parametrize(
+    ("config", "instead"),
+    [
+        ({"dispatch_batches": True}, "Leave dispatch_batches out: every process reads"),
+        ({"use_seedable_sampler": False}, "Leave use_seedable_sampler out: an order drawn"),
+        ({"gradient_accumulation_kwargs": {"sync_each_batch": True}}, "Leave sync_each_batch out"),
+        ({"gradient_accumulation_kwargs": {"adjust_scheduler": False}}, "Leave adjust_scheduler out"),
+        ({"gradient_accumulation_kwargs": {"sync_with_dataloader": False}}, "Leave sync_with_dataloader out"),
+    ],
+)
+def test_each_part_of_the_accelerators_settings_is_refused_by_name(config, instead):
+    with pytest.raises(NotServedError, match=f"accelerator_config=.* is not served yet .*{instead}"):
         TrainingArguments("out", accelerator_config=config)

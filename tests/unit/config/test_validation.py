@@ -192,6 +192,15 @@ BAD = [
     ({"accelerator_config": {"split_batch": True}}, ["accelerator_config", "Did you mean 'split_batches'?"]),
     ({"accelerator_config": "nowhere.json"}, ["nowhere.json", "cannot be read"]),
     ({"accelerator_config": 3}, ["accelerator_config=3", "dictionary"]),
+    (
+        {"accelerator_config": {"gradient_accumulation_kwargs": {"num_step": 2}}},
+        ["no 'num_step'", "Did you mean 'num_steps'?"],
+    ),
+    ({"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 0}}}, ["num_steps=0", "at least 1"]),
+    (
+        {"gradient_accumulation_steps": 3, "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 2}}},
+        ["gradient_accumulation_steps=3 contradicts num_steps=2", "Write one of the two"],
+    ),
     ({"ddp_backend": "ncl"}, ["ddp_backend='ncl'", "Did you mean 'nccl'?"]),
     ({"ddp_timeout": 0}, ["ddp_timeout=0", "1800"]),
     ({"ddp_bucket_cap_mb": -1}, ["ddp_bucket_cap_mb=-1", "None"]),

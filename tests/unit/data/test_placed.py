@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.unit.data.reads import skip_batches
 from torch.utils.data import DataLoader, SequentialSampler
@@ -10,6 +11,7 @@ from surestep.data.loaders import set_epoch
 from surestep.data.placed import PlacedLoader, place_loader
 from surestep.data.samplers import SeededRandomSampler
 from surestep.data.seek import seekable
+from surestep.errors import ArgumentError
 from surestep.runtime.world import World
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -67,3 +69,38 @@ def test_a_stream_has_an_order_of_its_own() -> None:
 
     loader = place_loader(DataLoader(Stream(), batch_size=2), seed=7, device=META, world=World())
     assert [batch.device for batch in loader] == [META] * 2
+
+
+class Numbers(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(10))
+
+
+@pytest.mark.parametrize(
+    ("given", "rounds"),
+    [
+        (DataLoader(range(10), batch_size=4), [[0, 1], [4, 5], [8]]),
+        (DataLoader(Numbers(), batch_size=4), [[0, 1], [4, 5], [8]]),
+    ],
+    ids=["indices", "stream"],
+)
+def test_a_batch_may_be_split_among_the_ranks(given: DataLoader[int], rounds: list[list[int]]) -> None:
+    first = place_loader(given, seed=7, device=CPU, world=World(0, 2), split=True)
+    second = place_loader(given, seed=7, device=CPU, world=World(1, 2), split=True)
+
+    assert [batch.tolist() for batch in first] == rounds
+    assert [batch.tolist() for batch in second] == [[2, 3], [6, 7], [9]]
+    # The loader that was given is as it was.
+    assert [len(batch) for batch in given] == [4, 4, 2]
+
+
+def test_what_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"a batch of 3 cannot be split among 2 processes. Write a multiple of 2"):
+        place_loader(DataLoader(range(10), batch_size=3), seed=7, device=CPU, world=World(0, 2), split=True)
+
+    class Own(torch.utils.data.BatchSampler):
+        pass
+
+    loader = DataLoader(range(10), batch_sampler=Own(SequentialSampler(range(10)), 2, drop_last=False))
+    with pytest.raises(ArgumentError, match="Own makes batches that are dealt out whole"):
+        place_loader(loader, seed=7, device=CPU, world=World(0, 2), split=True)

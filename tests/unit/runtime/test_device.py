@@ -114,3 +114,16 @@ def test_the_usual_batch_is_moved_without_a_call_for_each_tensor() -> None:
     sys.setprofile(None)
 
     assert calls == ["to_device"]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_host_goes_on_where_it_may(ahead: bool) -> None:
+    class Tells(torch.Tensor):
+        def to(self, *place: Any, **how: Any) -> Any:
+            told.append((place, how))
+            return self
+
+    told: list[Any] = []
+    to_device({"x": torch.ones(2).as_subclass(Tells), "more": [torch.ones(1).as_subclass(Tells)]}, META, ahead)
+
+    assert told == [((META,), {"non_blocking": ahead})] * 2

@@ -126,7 +126,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     def _with_speed(self, output: EvalLoopOutput, prefix: str, start: float) -> dict[str, float]:
         metrics, samples = output.metrics or {}, output.num_samples or 0
         start += metrics.get(f"{prefix}_model_preparation_time", 0.0)
-        steps = math.ceil(samples / (self.args.eval_batch_size * self._world.size))
+        steps = math.ceil(samples / self._of_all_ranks(self.args.eval_batch_size))
         return {**metrics, **speed_metrics(prefix, start, num_samples=samples, num_steps=steps)}
 
     def evaluation_loop(

@@ -97,6 +97,8 @@ class Face:
     # Tokens of this rank that the state counts and the others do not know of yet.
     _own_tokens: int = 0
     _counts_alone: bool = False
+    # Whether the host goes on while a batch is copied to the device.
+    _non_blocking: bool = False
     _run: Run | None
     _signature_columns: list[str] | None
     # Whether the model's own loss divides by the item count; None until that is known.

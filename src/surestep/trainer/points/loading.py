@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from surestep.config.topics.hardware import splits_batches
 from surestep.data.columns import (
     LABEL_ALIASES,
     ColumnFilter,
@@ -17,7 +18,8 @@ from surestep.data.columns import (
     labels_come_from_dataset,
 )
 from surestep.data.grouping import lengths_of
-from surestep.data.loaders import LoaderSettings, build_loader, has_length, num_samples
+from surestep.data.loaders import LoaderSettings, build_loader, has_length, is_batch_sampler, num_samples
+from surestep.data.ranks import knows_ranks, of_rank, refuse_split
 from surestep.data.samplers import SequentialSampler, WeightedSeededSampler
 from surestep.data.sources import as_dataset
 from surestep.data.weights import sampling_weights
@@ -104,11 +106,15 @@ class LoadingPoints(Face):
         else:
             collator = self._get_collator_with_removed_columns(collator, description=description)
         streaming = isinstance(dataset, torch.utils.data.IterableDataset) or not has_length(dataset)
+        sampler = None if streaming or sampler_fn is None else sampler_fn(dataset)
+        split = self._splits()
+        if is_batch_sampler(sampler) and not knows_ranks(sampler):
+            refuse_split(sampler, split=split)
         return build_loader(
             dataset,
             collator,
             LoaderSettings(
-                batch_size=batch_size,
+                batch_size=of_rank(batch_size, self._world, split=split),
                 num_workers=args.dataloader_num_workers,
                 pin_memory=args.dataloader_pin_memory,
                 persistent_workers=args.dataloader_persistent_workers,
@@ -117,12 +123,20 @@ class LoadingPoints(Face):
                 multiprocessing_context=args.dataloader_multiprocessing_context,
                 drop_last=args.dataloader_drop_last,
             ),
-            None if streaming or sampler_fn is None else sampler_fn(dataset),
+            sampler,
             training=is_training,
             seed=self._data_seed() if is_training else None,
             world=self._world,
             name="train_dataset" if is_training else "eval_dataset",
         )
+
+    def _splits(self) -> bool:
+        """Say whether a batch size is that of all processes together (`split_batches` in `accelerator_config`)."""
+        return self._world.size > 1 and splits_batches(self.args)
+
+    def _of_all_ranks(self, batch_size: int) -> int:
+        """Return the samples of a batch on every process, from the batch size that the arguments have."""
+        return batch_size if self._splits() else batch_size * self._world.size
 
     def _data_seed(self) -> int:
         """Return the seed of the order: `data_seed`, else what torch was last seeded with, as in the original."""
@@ -187,7 +201,7 @@ class LoadingPoints(Face):
         args = self.args
         return BatchRebalanceSampler(
             lengths=self._lengths(dataset),
-            effective_batch_size=self._train_batch_size * args.gradient_accumulation_steps * self._world.size,
+            effective_batch_size=self._of_all_ranks(self._train_batch_size) * args.gradient_accumulation_steps,
             dp_size=self._world.size,
             grad_accum=args.gradient_accumulation_steps,
             rank=self._world.rank,

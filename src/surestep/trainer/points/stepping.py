@@ -307,7 +307,7 @@ class SteppingPoints(Face):
 
     def _prepare_input(self, data: Any) -> Any:
         """Move the tensors of a nested structure to the device."""
-        return to_device(data, self.engine.device)
+        return to_device(data, self.engine.device, self._non_blocking)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Move a batch to the device; an empty one is an error."""
