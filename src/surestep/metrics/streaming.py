@@ -132,16 +132,15 @@ class SummedMetric(ABC):
         """Put the sums back."""
         self.sums = None if state["sums"] is None else exact(state["sums"].to(device)).clone()
 
+    def take_in(self, state: dict[str, Any], device: torch.device) -> None:
+        """Add the sums of another rank."""
+        if state["sums"] is not None:
+            self.sums = _added(self.sums, exact(state["sums"].to(device)))
+
 
 def _added(sums: Tensor | None, more: Tensor) -> Tensor:
     """Add in place: what is kept stays where it is, and no memory of a batch is kept from being used again."""
     return more.clone() if sums is None else sums.add_(more)
-
-    def take_in(self, state: dict[str, Any], device: torch.device) -> None:
-        """Add the sums of another rank."""
-        if state["sums"] is not None:
-            sums = exact(state["sums"].to(device))
-            self.sums = sums if self.sums is None else self.sums + sums
 
 
 class StreamingMetrics:
