@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -14,7 +15,10 @@ from surestep.checkpoint.optimizer_state import Names, encode_optimizer, inner_o
 from surestep.checkpoint.tree import check_tree
 from surestep.runtime.random import preserved_random_state
 
+Like = Callable[[torch.Tensor], torch.nn.Parameter]
 _ROOT = "optimizer"
+# Settings of torch's optimizers: how a step is computed, not what it comes to.
+_FAST = ("foreach", "fused", "capturable")
 _CODE = (FunctionType, BuiltinFunctionType, MethodType)
 
 
@@ -33,34 +37,43 @@ def try_codec(optimizer: Optimizer, names: Names) -> bool:
     check_tree(tree, _ROOT)
     if tree.get("state") or "as_is" in tree:
         return True
-    with preserved_random_state():
-        copied = _after_one_step(inner_optimizer(optimizer))
+    copied = after_one_step(optimizer, names, _small)
     if copied is None:
         return False
-    check_tree(encode_optimizer(copied, {}), _ROOT)
+    check_tree(encode_optimizer(*copied), _ROOT)
     return True
 
 
-def _after_one_step(optimizer: Optimizer) -> Optimizer | None:
-    """Return a copy with small parameters that has taken one step, or None where it could not."""
+def after_one_step(optimizer: Optimizer, names: Names, like: Like) -> tuple[Optimizer, Names] | None:
+    """Return a copy of an optimizer that has taken one step, with the names of its parameters; None where it could not.
+
+    Its parameters are what `like` makes of the true ones. Neither the optimizer nor any random generator notices.
+    """
+    inner = inner_optimizer(optimizer)
     try:
-        copied = _small_copy(optimizer)
-        if copied is None:
-            return None
-        # The class's own step: schedulers put a function of the original in its place.
-        type(copied).step(copied, lambda: 0.0)
+        with preserved_random_state():
+            copied = _copied(inner, like)
+            if copied is None:
+                return None
+            # The class's own step: schedulers put a function of the original in its place.
+            type(copied).step(copied, lambda: 0.0)
     except Exception:
         # Whatever code this is, it may ask for anything that the copy lacks.
         return None
-    return copied
+    pairs = zip(_parameters(copied), _parameters(inner), strict=True)
+    return copied, {id(one): names[id(other)] for one, other in pairs if id(other) in names}
 
 
-def _small_copy(optimizer: Optimizer) -> Optimizer | None:
+def _parameters(optimizer: Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _copied(optimizer: Optimizer, like: Like) -> Optimizer | None:
     """Copy everything but the state, the hooks and a replaced `step`; None where it holds code or cannot be copied."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = _parameters(optimizer)
     if not all(type(parameter) in {torch.Tensor, torch.nn.Parameter} for parameter in parameters):
         return None
-    memo: dict[int, Any] = {id(parameter): _small(parameter) for parameter in parameters}
+    memo: dict[int, Any] = {id(parameter): like(parameter) for parameter in parameters}
     copied = object.__new__(type(optimizer))
     memo[id(optimizer)] = copied
     own = {key: value for key, value in vars(optimizer).items() if key not in {"state", "step"}}
@@ -69,7 +82,15 @@ def _small_copy(optimizer: Optimizer) -> Optimizer | None:
         return None
     vars(copied).update(copy.deepcopy(own, memo))
     vars(copied)["state"] = defaultdict(dict)
+    if any(parameter.is_meta for parameter in _parameters(copied)):
+        _step_plainly(copied)
     return copied
+
+
+def _step_plainly(optimizer: Optimizer) -> None:
+    """Have an optimizer step parameter by parameter, as those without memory must; its state is the same."""
+    for group in optimizer.param_groups:
+        group.update({name: False for name in _FAST if group.get(name)})
 
 
 def _small(parameter: torch.Tensor) -> torch.nn.Parameter:

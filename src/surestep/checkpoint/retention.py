@@ -59,6 +59,20 @@ class Retention:
         new = Kept(Path(), max((item.step for item in kept), default=0) + 1, score)
         return new in self.best_of([*kept, new])
 
+    def at_most(self, saves: int, steps: int, protected: int) -> int:
+        """Return how many checkpoints there are at a time, the one being written included.
+
+        Args:
+            saves: How many the run writes.
+            steps: How many steps it makes.
+            protected: How many stay for another reason, such as the best of the run.
+        """
+        if self._last is None:
+            return saves
+        stay = self._last + self.best + protected if self.best else max(self._last, 1 + protected)
+        milestones = steps // self.every if self.every else 0
+        return min(saves, stay + milestones + 1)
+
     @property
     def _last(self) -> int | None:
         if self.last is not None and self.last > 0:

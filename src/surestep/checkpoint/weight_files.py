@@ -35,7 +35,7 @@ def write_weights(state: Mapping[str, Any], folder: Path, limit: int) -> None:
     plain = {plain_name(name): value for name, value in state.items()}
     tensors = {name: _dense(name, value) for name, value in plain.items() if isinstance(value, torch.Tensor)}
     extra = {name: value for name, value in plain.items() if name not in tensors}
-    stored, aliases = _without_aliases(tensors)
+    stored, aliases = without_aliases(tensors)
     _clear(folder)
     if extra:
         write_tree(folder, layout.WEIGHTS_EXTRA, extra)
@@ -95,7 +95,7 @@ def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
 
 
-def _without_aliases(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def without_aliases(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Split tensors into those to store and those that are views of a stored one, with how they lie in it."""
     stored: dict[str, torch.Tensor] = {}
     aliases: dict[str, Any] = {}

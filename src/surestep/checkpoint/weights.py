@@ -212,8 +212,10 @@ def _assign(module: nn.Module, folder: Path, state: dict[str, Any], current: dic
         raise CheckpointError(f"The weights in {folder} do not fit the model. {error}") from error
     tied = _tied(set(result.missing_keys), _tensors(current))
     return LoadReport(
-        _without(module, ("_on_save", "_on_load_missing"), [name for name in result.missing_keys if name not in tied]),
-        _without(module, ("_on_load_unexpected",), result.unexpected_keys),
+        without_declared(
+            module, ("_on_save", "_on_load_missing"), [name for name in result.missing_keys if name not in tied]
+        ),
+        without_declared(module, ("_on_load_unexpected",), result.unexpected_keys),
     )
 
 
@@ -221,7 +223,7 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def _without(module: nn.Module, endings: Iterable[str], names: Iterable[str]) -> list[str]:
+def without_declared(module: nn.Module, endings: Iterable[str], names: Iterable[str]) -> list[str]:
     """Drop the names that a model of transformers declares as not worth storing or reading."""
     patterns = [pattern for ending in endings for pattern in getattr(module, f"_keys_to_ignore{ending}", None) or ()]
     return [plain_name(name) for name in names if not any(re.search(pattern, name) for pattern in patterns)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -18,17 +18,19 @@ MISFITS = r"Using a target size .* that is different to the input size"
 _EXAMPLE = "Using a target size (torch.Size([4])) that is different to the input size (torch.Size([4, 1]))"
 
 
-def with_first_watched(steps: Generator[T, Any, Any]) -> Iterator[T]:
+def with_first_watched(steps: Generator[T, Any, Any], then: Callable[[], object] | None = None) -> Iterator[T]:
     """Return `steps`, the first of which is an error where torch spreads labels over predictions of another shape.
 
-    The others come from `steps` as they are, without a Python call between.
+    `then` is called after the first. The others come from `steps` as they are, without a Python call between.
     """
-    return chain.from_iterable(_parts(steps))
+    return chain.from_iterable(_parts(steps, then))
 
 
-def _parts(steps: Generator[T, Any, Any]) -> Iterator[Iterable[T]]:
+def _parts(steps: Generator[T, Any, Any], then: Callable[[], object] | None) -> Iterator[Iterable[T]]:
     with misfits_refused():
         first = list(_one(steps))
+    if then is not None:
+        then()
     yield first
     yield steps
 

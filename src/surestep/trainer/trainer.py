@@ -305,8 +305,8 @@ class Trainer(OlderPoints):
         from surestep.trainer.before import check_run
         from surestep.trainer.best import settle_directions
         from surestep.trainer.first_step import advised, with_first_watched
-        from surestep.trainer.resuming.beginning import begin, note_end, take_up
-        from surestep.trainer.saves import begin_saves
+        from surestep.trainer.resuming.beginning import begin, end, take_up
+        from surestep.trainer.room import tell_room
         from surestep.trainer.trial import check_figures
 
         if trial is not self._trial:
@@ -319,7 +319,6 @@ class Trainer(OlderPoints):
             self._bests = settle_directions(self)
             if self.args.preflight:
                 self.preflight().raise_for_problems()
-            begin_saves(self)
             checkpoint = take_up(self, resume_from_checkpoint)
             with prepared_model(self), advised():
                 if not self.args.preflight:
@@ -332,11 +331,11 @@ class Trainer(OlderPoints):
                 self._train_mode(self.engine.model)
                 self._start_time, self._first_step = time.time(), self.state.global_step
                 self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
+                later = None if tell_room(self, run.plan, checkpoint) else partial(tell_room, self, run.plan)
                 with closing(training_loop(self, run)) as steps:
-                    yield with_first_watched(steps)
+                    yield with_first_watched(steps, later)
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
-                note_end(self, self.train_output)
-                self._saves.conclude()
+                end(self, self.train_output)
         finally:
             self.is_in_train = False
             self._memory_tracker.stop("train")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from surestep.checkpoint.layout import folder_name
+from surestep.checkpoint.space import human, room_at
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.data.loaders import set_epoch
 from surestep.engine.together import CarefulEngine
@@ -26,6 +27,7 @@ from surestep.trainer.first_step import misfits_refused
 from surestep.trainer.preflight import look
 from surestep.trainer.preflight.hints import explain
 from surestep.trainer.preflight.report import PreflightReport, Stage
+from surestep.trainer.room import kept_at_once
 from surestep.trainer.trial import first_figures, wanted_figures
 from surestep.training.events import Events
 from surestep.training.protocols import Group
@@ -158,13 +160,16 @@ def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         with failing_together(trainer.engine.strategy):
             _load_again(trainer, folder)
-    free = shutil.disk_usage(_existing(trainer._output_folder)).free
-    needed = size * _checkpoints(trainer, plan)
-    stage.figures = f"{size / 2**20:.1f} MiB a checkpoint, {free / 2**30:.1f} GiB free"
+    stage.figures = f"{human(size)} a checkpoint"
+    free = room_at(trainer._output_folder).free
+    if free is None:
+        return
+    stage.figures += f", {human(free)} free"
+    needed = size * kept_at_once(trainer, plan)
     if needed > free:
         stage.problems.append(
-            f"The run keeps checkpoints of {needed / 2**30:.1f} GiB in all, and the disk of output_dir has "
-            f"{free / 2**30:.1f} GiB left. Set save_total_limit, save_only_model=True, or another output_dir."
+            f"The run keeps checkpoints of {human(needed)} in all, and the disk of output_dir has {human(free)} left. "
+            "Set save_total_limit, save_only_model=True, or another output_dir."
         )
 
 
@@ -200,18 +205,3 @@ def _load_again(trainer: Trainer, folder: Path) -> None:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool(torch.equal(one, other) or torch.isnan(one).any())
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _checkpoints(trainer: Trainer, plan: Any) -> int:
-    """Return how many checkpoints the run keeps at a time, the one being written included."""
-    args = trainer.args
-    if args.save_strategy == SaveStrategy.STEPS:
-        every = args.save_steps if args.save_steps >= 1 else max(1, int(args.save_steps * plan.max_steps))
-        count = max(1, int(plan.max_steps // every))
-    else:
-        count = plan.epochs if args.save_strategy == SaveStrategy.EPOCH else 1
-    return min(count, args.save_total_limit + 1) if args.save_total_limit else count

@@ -17,6 +17,7 @@ from surestep.trainer.resume import asked_for, find_checkpoint
 from surestep.trainer.resuming.examining import examine
 from surestep.trainer.resuming.finding import asks_for_newest
 from surestep.trainer.resuming.identity import identify, take_folder, write_record
+from surestep.trainer.saves import begin_saves
 from surestep.training.state import TrainerState
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ _logger = get_logger(__name__)
 
 
 def take_up(trainer: Trainer, asked: str | bool | None) -> str | None:
-    """Find the checkpoint to go on from, look whether the run may, and load its weights; None for a new run."""
+    """Take the folder, find the checkpoint to go on from, look whether the run may, and load its weights.
+
+    Returns:
+        The checkpoint; None for a new run.
+    """
+    begin_saves(trainer)
     asked = asked_for(trainer, asked)
     checkpoint = find_checkpoint(trainer, asked)
     trainer.resume_report = None
@@ -107,6 +113,16 @@ def _what_it_came_to(trainer: Trainer, run: Run) -> TrainOutput | None:
         told = f"The run in '{trainer._store.root}' is complete, at step {state.global_step}: no step is made.{early}"
         announce(_logger, told)
     return TrainOutput(state.global_step, ended["training_loss"], ended["metrics"])
+
+
+def end(trainer: Trainer, output: TrainOutput) -> None:
+    """Note that a run came to its end, and say which of its saves failed.
+
+    Raises:
+        SaveError: the last one did.
+    """
+    note_end(trainer, output)
+    trainer._saves.conclude()
 
 
 def note_end(trainer: Trainer, output: TrainOutput) -> None:
