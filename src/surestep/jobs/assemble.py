@@ -35,7 +35,10 @@ class Assembly:
     def with_values(self, values: Mapping[str, Any], output_dir: Path) -> Assembly:
         """Return the same job with the values of a trial, to be trained in `output_dir`; data and inputs are shared."""
         job = self.job.with_values(values)
-        return replace(self, job=job, arguments=make_arguments(job, str(output_dir)))
+        arguments = make_arguments(job, str(output_dir))
+        # Changes that were accepted for the job are accepted for its trials.
+        arguments.resume_allow = self.arguments.resume_allow
+        return replace(self, job=job, arguments=arguments)
 
     def model_of(self, values: Mapping[str, Any]) -> nn.Module:
         """Build the model of a trial anew, its fresh weights drawn from torch's default generator."""
