@@ -150,7 +150,7 @@ def test_a_search_goes_on_where_a_signal_ended_it(tmp_path: Path, monkeypatch: p
 
 def test_changes_that_are_accepted_hold_for_trials(tmp_path: Path) -> None:
     Said().run(job(tmp_path, {"n_trials": 1}, save_strategy="epoch"))
-    changed = job(tmp_path, {"n_trials": 1}, weight_decay=0.5, num_train_epochs=3, save_strategy="epoch")
+    changed = job(tmp_path, {"n_trials": 1}, optim="sgd", num_train_epochs=3, save_strategy="epoch")
     results = Said().run(changed, accept_changes=True).results
 
     # The best trial goes on from where it ended, with what is declared now.
