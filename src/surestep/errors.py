@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class SurestepError(Exception):
     """The base of every error that surestep raises on its own account."""
@@ -98,3 +100,26 @@ class NonFiniteError(SurestepError, FloatingPointError):
         self.micro_batch = micro_batch
         self.samples = samples
         self.module = module
+
+
+class Interrupted(SystemExit):
+    """A signal asked the process to end, and what was under way ended at a good moment, and was saved where it can be.
+
+    Not caught, it ends the process with the exit code `128 + signal_number`, without a traceback. `step` is the last
+    step that was made, None outside training. The one of Ctrl-C is a `KeyboardInterrupt` as well.
+    """
+
+    def __init__(self, signal_number: int, step: int | None = None) -> None:
+        super().__init__(128 + signal_number)
+        self.signal_number = signal_number
+        self.step = step
+
+
+class InterruptedByKeyboard(Interrupted, KeyboardInterrupt):
+    """Ctrl-C asked the process to end."""
+
+
+def interruption(signal_number: int, step: int | None = None) -> Interrupted:
+    """Return the exception for a signal."""
+    kind = InterruptedByKeyboard if signal_number == signal.SIGINT else Interrupted
+    return kind(signal_number, step)

@@ -56,7 +56,8 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
     assert process.returncode == 128 + number, said
     assert "finishing this step, then saving" in said
     stopped = _steps_saved(folder)[-1]
-    assert f"Stopped after step {stopped}, saved in runs/digits. The same command goes on." in said
+    assert f"Stopped by {number.name} after step {stopped}; this step is saved." in said
+    assert "The run stays in runs/digits. The same command goes on." in said
 
     again = surestep("run", DIGITS, *SMALL)
     assert again.code == 0, again.err
@@ -75,7 +76,7 @@ def test_ctrl_c_reaches_the_workers_too_and_is_told_once(begin: Begin, tmp_path:
     said, _ = process.communicate()
     assert process.returncode == 130, said
     assert said.count("finishing this step, then saving") == 1
-    assert f"Stopped after step {_steps_saved(folder)[-1]:,}" in said
+    assert f"Stopped by SIGINT after step {_steps_saved(folder)[-1]}" in said
 
 
 def test_damaged_checkpoints_are_passed_over(surestep: Run, begin: Begin, tmp_path: Path, whole: bytes) -> None:
@@ -109,9 +110,9 @@ def test_two_runs_in_one_folder_are_kept_apart(here: Run, begin: Begin, tmp_path
 def test_a_second_interrupt_stops_at_once(begin: Begin, tmp_path: Path) -> None:
     process = begin("run", DIGITS, *SMALL, "arguments.num_train_epochs=500")
     wait_for(tmp_path / "runs" / "digits" / "checkpoint-40", process)
-    # Both are waiting when the process wakes up again.
-    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        os.kill(process.pid, number)
+    # The second one is waiting when the process wakes up again, if the first one has not ended it by then.
+    for number in (signal.SIGINT, signal.SIGSTOP, signal.SIGINT, signal.SIGCONT):
+        process.send_signal(number)
     said, _ = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said

@@ -67,7 +67,7 @@ def test_a_search_that_was_ended_goes_on(surestep: Run, here: Run, begin: Begin,
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "Stopped in the search, saved in runs/messages-search. The same command goes on." in said
+    assert "The run stays in runs/messages-search. The same command goes on." in said
     assert "would go on with its search, 2 trials were begun" in " ".join(here("plan", SEARCH, *SHORT).out.split())
 
     again = surestep("run", SEARCH, *SHORT)

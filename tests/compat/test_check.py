@@ -17,7 +17,7 @@ from surestep.compat.verdicts import all_findings, names_refused
 from surestep.errors import NotServedError
 from tests.compat.running import Ended, execute
 
-REFUSED_NAME = "from transformers.trainer_jit_checkpoint import JITCheckpointCallback\n"
+REFUSED_NAME = "from transformers.trainer_jit_checkpoint import CheckpointManager\n"
 
 
 def findings(folder: Path, text: str, **beside: str) -> list[Finding]:
@@ -61,7 +61,7 @@ def test_a_name_is_found_however_it_is_taken(tmp_path: Path, text: str, what: st
             {"trainer.is_torch_xla_available": Verdict.ORIGINAL},
         ),
         ("from transformers.trainer import *", {"trainer.*": Verdict.ORIGINAL}),
-        (REFUSED_NAME, {"trainer_jit_checkpoint.JITCheckpointCallback": Verdict.REFUSED}),
+        (REFUSED_NAME, {"trainer_jit_checkpoint.CheckpointManager": Verdict.REFUSED}),
         ("from transformers import TFTrainer", {"TFTrainer": Verdict.REFUSED}),
         ("from transformers.trainer_utils import nothing", {"trainer_utils.nothing": Verdict.REFUSED}),
         ("from transformers import AdamW", {"AdamW": Verdict.SERVED}),
@@ -165,7 +165,7 @@ def test_modules_beside_the_script_are_read_too(tmp_path: Path) -> None:
 
     assert [(one.what, one.place) for one in found] == [
         ("Trainer", "helper.py:1, 2"),
-        ("trainer_jit_checkpoint.JITCheckpointCallback", "package/deep.py:1"),
+        ("trainer_jit_checkpoint.CheckpointManager", "package/deep.py:1"),
     ]
 
 
@@ -174,7 +174,7 @@ def test_names_alone_are_judged_without_importing_anything(tmp_path: Path, monke
     script.write_text(f"{REFUSED_NAME}from transformers import TFTrainer, Trainer, set_seed\nimport transformers\n")
     monkeypatch.setattr("importlib.import_module", None)
 
-    assert [one.what for one in names_refused(read_script(script))] == ["trainer_jit_checkpoint.JITCheckpointCallback"]
+    assert [one.what for one in names_refused(read_script(script))] == ["trainer_jit_checkpoint.CheckpointManager"]
 
 
 def test_the_file_of_a_module_is_found_as_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_the_code_is_1_where_something_is_refused(check: Callable[[str, str | No
     ended = check("bad.py", f"{REFUSED_NAME}print('it runs')\n")
 
     assert ended.code == 1
-    assert re.search(r"JITCheckpointCallback +bad\.py:1 +refused +it reaches into", ended.out)
+    assert re.search(r"CheckpointManager +bad\.py:1 +refused +it reaches into", ended.out)
     assert "1 of 1 refused." in ended.out
     assert "it runs" not in ended.out
 
@@ -243,13 +243,13 @@ def test_what_cannot_be_read_is_no_success(check: Callable[[str, str | None], En
 
 
 def test_a_name_that_nobody_serves_is_told_before_the_work_begins(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(f"print('working', flush=True)\n{REFUSED_NAME}\nJITCheckpointCallback()\n")
+    (tmp_path / "script.py").write_text(f"print('working', flush=True)\n{REFUSED_NAME}\nCheckpointManager()\n")
     ended = execute("script.py", folder=tmp_path)
     lines = ended.err.splitlines()
 
     assert ended.code == 1
     assert ended.out == "working\n"
-    told = "WARNING surestep: script.py:2: trainer_jit_checkpoint.JITCheckpointCallback is not served: it reaches into"
+    told = "WARNING surestep: script.py:2: trainer_jit_checkpoint.CheckpointManager is not served: it reaches into"
     assert lines[1].startswith(told)
     assert lines[-1].startswith("surestep.errors.NotServedError: transformers.trainer_jit_checkpoint.")
     first = next(line.strip() for line in lines if "File " in line)

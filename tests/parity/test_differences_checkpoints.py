@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +328,50 @@ def test_checkpoints_of_an_earlier_run(tmp_path: Path, caplog: pytest.LogCapture
     assert left[transformers] == {"checkpoint-4"}
     assert left[surestep] == {"checkpoint-3", "checkpoint-4"}
     assert "holds checkpoints of another run, up to checkpoint-3. They stay" in caplog.text
+
+
+class Signals:
+    """A callback that sends the process a signal at the end of the third step, and takes its time for each."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def own_handler() -> Iterator[list[int]]:
+    """Keep SIGTERM from ending the tests; return what came."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    yield came
+    signal.signal(signal.SIGTERM, before)
+
+
+def signalled(side: Any, folder: Path, **settings: Any) -> Any:
+    callback = type("Signals", (Signals, side.TrainerCallback), {})
+    return begin(side, folder, {**SAVED, "save_steps": 100, **settings}, callbacks=lambda side: [callback])
+
+
+@shows("C21")
+def test_a_signal_ends_the_run_after_its_step(tmp_path: Path, own_handler: list[int]) -> None:
+    assert signalled(transformers, tmp_path / "theirs").state.global_step == 8
+    with pytest.raises(surestep.Interrupted) as stop:
+        signalled(surestep, tmp_path / "ours")
+    assert (stop.value.code, stop.value.step, own_handler) == (143, 3, [signal.SIGTERM] * 2)
+    assert [path.name for path in (tmp_path / "ours").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert signalled(surestep, tmp_path / "left", on_signal="leave").state.global_step == 8
+
+
+@shows("C22")
+def test_a_checkpoint_on_sigterm(tmp_path: Path, own_handler: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.trainer_jit_checkpoint import CheckpointManager
+
+    monkeypatch.setattr(CheckpointManager.__init__, "__defaults__", (0,))
+    asked = {"enable_jit_checkpoint": True, "save_strategy": "no"}
+    theirs = signalled(transformers, tmp_path / "theirs", **asked)
+    assert theirs.state.global_step < 8
+    assert list((tmp_path / "theirs").glob("checkpoint-*"))
+    with pytest.raises(surestep.Interrupted):
+        signalled(surestep, tmp_path / "ours", **asked)
+    assert (tmp_path / "ours" / "checkpoint-3").is_dir()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from surestep.config.topics.duration import DURATION
+from surestep.config.rules import length_of_time
 from surestep.runtime.world import current_world
 from surestep.training.callback import TrainerCallback
 from surestep.training.state import TrainerControl, TrainerState
-
-# Arguments may have been changed since they were made, and the original's have no such field.
-_in_seconds = DURATION.rules["max_time"]
 
 
 class DefaultFlowCallback(TrainerCallback):
@@ -28,7 +25,8 @@ class DefaultFlowCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start the clock of `max_time`."""
-        seconds = _in_seconds("max_time", getattr(args, "max_time", None))
+        # Arguments may have been changed since they were made, and the original's have no such field.
+        seconds = length_of_time("max_time", getattr(args, "max_time", None))
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._many = current_world().size > 1
 

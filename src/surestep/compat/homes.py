@@ -215,7 +215,9 @@ HOMES: dict[str, dict[str, str]] = {
         "WandbBackend": f"{_SEARCH}.wandb_backend",
         "default_hp_search_backend": f"{_SEARCH}.backend",
     },
-    "transformers.trainer_jit_checkpoint": {},
+    "transformers.trainer_jit_checkpoint": {
+        "JITCheckpointCallback": "surestep.callbacks.jit_checkpoint",
+    },
     "transformers.integrations.neftune": {
         "activate_neftune": _NOISE,
         "deactivate_neftune": _NOISE,
@@ -255,7 +257,7 @@ HOMES: dict[str, dict[str, str]] = {
 _XLA = "it is of torch_xla, which nothing here runs on"
 _SAGEMAKER = "it is of SageMaker's model parallelism, which ended with torch 1"
 _HANDLERS = "nothing here asks its table of optimizers; override create_optimizer or pass optimizer_cls_and_kwargs"
-_SIGNALS = "it reaches into the original's loop; saving on a signal is not served yet"
+_SIGNALS = "it reaches into the original's loop; set on_signal, and catch surestep.errors.Interrupted"
 
 # The original's module -> a name of it -> why nothing here takes its place. Under `exec` the original's own answers.
 KEPT: dict[str, dict[str, str]] = {
@@ -301,7 +303,6 @@ REFUSED: dict[str, dict[str, str]] = {
     },
     "transformers.trainer_jit_checkpoint": {
         "CheckpointManager": _SIGNALS,
-        "JITCheckpointCallback": _SIGNALS,
     },
     "transformers.integrations.integration_utils": {
         "run_hp_search_optuna": "it drives the original's trainer; call trainer.hyperparameter_search",

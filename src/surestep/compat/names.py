@@ -2,6 +2,7 @@
 
 from surestep.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
 from surestep.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
+from surestep.callbacks.jit_checkpoint import JITCheckpointCallback as JITCheckpointCallback
 from surestep.callbacks.printer import PrinterCallback as PrinterCallback
 from surestep.callbacks.progress import ProgressCallback as ProgressCallback
 from surestep.callbacks.trackers.azureml import AzureMLCallback as AzureMLCallback

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -217,6 +218,36 @@ def _typed_value(value: Any) -> Any:
     if value.isdigit():
         return int(value)
     return float(value) if value.replace(".", "", 1).isdigit() else value
+
+
+_TIME_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\s*")
+
+
+def _parse_duration(text: str) -> float | None:
+    """Return the seconds that "5400", "90m", "2h" or "1h 30m" mean, None where the text means none."""
+    text = text.strip().lower()
+    parts = _TIME_PART.findall(text)
+    if parts and not _TIME_PART.sub("", text):
+        return sum(float(number) * _TIME_UNITS[unit] for number, unit in parts)
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_SECONDS = Number(0, above_low=True, instead='Write seconds (5400) or text such as "90m", "2h" or "1h30m".')
+
+
+def length_of_time(name: str, value: object) -> float | None:
+    """Take a length of time as seconds."""
+    value = plain(value)
+    if value is None:
+        return None
+    seconds = _parse_duration(value) if isinstance(value, str) else value
+    if seconds is None or isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise refuse(name, value, "a length of time", _SECONDS.instead)
+    return float(_SECONDS(name, seconds))
 
 
 def anything(_: str, value: Any) -> Any:

@@ -40,7 +40,6 @@ _DEEPSPEED = "DeepSpeed"
 PAGE = "docs/compatibility.md"
 
 UNSERVED: dict[str, Unserved] = {
-    "enable_jit_checkpoint": Unserved("saving on a signal"),
     "accelerator_config": Unserved(
         "reading in one process for all, orders without a seed",
         lambda config: unserved_part(config) is None,

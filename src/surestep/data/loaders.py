@@ -86,6 +86,9 @@ def build_loader(
         "prefetch_factor": settings.prefetch_factor,
         "multiprocessing_context": settings.multiprocessing_context,
         "in_order": settings.in_order,
+        "worker_init_fn": _start_of_workers(
+            settings, world, seeded=training and not isinstance(dataset, IterableDataset)
+        ),
     }
     if isinstance(dataset, IterableDataset):
         if sampler is not None:
@@ -95,13 +98,11 @@ def build_loader(
         return DataLoader(dataset, batch_size=settings.batch_size, drop_last=settings.drop_last, **options)
     if len(dataset) == 0:
         raise DataError(f"{name} is empty; give a dataset with at least one sample")
-    if training:
-        if len(dataset) < world.size:
-            raise DataError(
-                f"{name} has {len(dataset)} samples for {world.size} processes: some would have nothing to do. Start "
-                "fewer processes, or give more samples."
-            )
-        options["worker_init_fn"] = partial(seed_worker, num_workers=settings.num_workers, rank=world.rank)
+    if training and len(dataset) < world.size:
+        raise DataError(
+            f"{name} has {len(dataset)} samples for {world.size} processes: some would have nothing to do. Start "
+            "fewer processes, or give more samples."
+        )
     if is_batch_sampler(sampler):
         if shared and not knows_ranks(sampler):
             sampler = RankOfBatches(sampler, world)
@@ -111,6 +112,16 @@ def build_loader(
         batches = RankBatches(sampler, settings.batch_size, world, drop_last=settings.drop_last)
         return DataLoader(dataset, batch_sampler=batches, **options)
     return DataLoader(dataset, batch_size=settings.batch_size, sampler=sampler, drop_last=settings.drop_last, **options)
+
+
+def _start_of_workers(settings: LoaderSettings, world: World, *, seeded: bool) -> Callable[[int], Any] | None:
+    """Return what begins a worker: signals are the main process's affair, and seeds those of the rank."""
+    if not settings.num_workers:
+        return None
+    from surestep.runtime.worker_signals import Spared
+
+    seeding = partial(seed_worker, num_workers=settings.num_workers, rank=world.rank)
+    return Spared(seeding if seeded else None)
 
 
 def is_batch_sampler(sampler: Any) -> bool:

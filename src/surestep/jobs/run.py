@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surestep.errors import JobError
+from surestep.errors import Interrupted, JobError
 from surestep.jobs.folder import RunFolder, differences
 from surestep.jobs.job import Job
 from surestep.tasks.data.source import fingerprint
@@ -16,7 +16,7 @@ from surestep.tasks.data.source import fingerprint
 if TYPE_CHECKING:
     from surestep import Trainer
     from surestep.jobs.assemble import Assembly
-    from surestep.jobs.watch import NoteBeginning, StopWhenInterrupted
+    from surestep.jobs.watch import NoteBeginning
 
 Say = Callable[[str], None]
 
@@ -41,8 +41,6 @@ class Outcome:
     results: dict[str, Any] = field(default_factory=dict)
     was_complete: bool = False
     signal_number: int | None = None
-    stopped_at: int = 0
-    in_search: bool = False
 
 
 def run_job(request: Request) -> Outcome:
@@ -99,52 +97,52 @@ class _Course:
 
     assembly: Assembly
     folder: RunFolder
-    stop: StopWhenInterrupted
     beginning: NoteBeginning
 
 
 def _train(request: Request, folder: RunFolder, data: str) -> Outcome:
     from surestep.jobs.assemble import assemble
-    from surestep.jobs.watch import NoteBeginning, StopWhenInterrupted
+    from surestep.jobs.watch import NoteBeginning
+    from surestep.runtime.signals import SIGNALS
+    from surestep.trainer.stopping import actions_on_signals
 
     assembly = assemble(request.job, request.base)
     for warning in assembly.splits.warnings:
         request.warn(warning)
     if request.accept_changes:
         assembly.arguments.resume_allow = ["all"]
-    course = _Course(assembly, folder, StopWhenInterrupted(request.say), NoteBeginning(request.say))
-    with course.stop.listening():
-        if request.job.search is not None:
-            return _search_and_keep(course, request, data)
-        trainer = assembly.trainer([course.beginning, course.stop])
-        folder.begin(request.job, data)
-        request.say(_introduce(assembly))
-        return _to_the_end(course, trainer, folder)
+    course = _Course(assembly, folder, NoteBeginning(request.say))
+    try:
+        # Between two trials, and before and after the training, a signal is noted as well.
+        with SIGNALS.listening(actions_on_signals(assembly.arguments), "step"):
+            if request.job.search is not None:
+                return _search_and_keep(course, request, data)
+            trainer = assembly.trainer([course.beginning])
+            folder.begin(request.job, data)
+            request.say(_introduce(assembly))
+            return _to_the_end(course, trainer, folder)
+    except Interrupted as stop:
+        return Outcome(folder.path, signal_number=stop.signal_number)
 
 
 def _search_and_keep(course: _Course, request: Request, data: str) -> Outcome:
     """Search, and go on with the run of the best trial: it is at its end, unless its checkpoints were not kept."""
-    from surestep.jobs.search import SearchStopped, search
+    from surestep.jobs.search import search
 
     course.folder.begin(request.job, data)
     request.say(_introduce(course.assembly))
-    try:
-        found = search(course.assembly, course.folder.search_path, course.stop, request.say)
-    except SearchStopped:
-        return Outcome(course.folder.path, signal_number=course.stop.signal_number, in_search=True)
+    found = search(course.assembly, course.folder.search_path, request.say)
     best = course.assembly.with_values(found.values, found.folder)
-    trainer = best.trainer([course.beginning, course.stop], lambda: best.model_of({}))
+    trainer = best.trainer([course.beginning], lambda: best.model_of({}))
     return _to_the_end(replace(course, assembly=best), trainer, RunFolder(found.folder), search=found.report)
 
 
 def _to_the_end(course: _Course, trainer: Trainer, trained_in: RunFolder, **more: Any) -> Outcome:
     """Train from the newest checkpoint, judge and keep the model; `more` is written into the results as well."""
-    began, stop = time.monotonic(), course.stop
+    began = time.monotonic()
     # Where nothing was saved there is nothing to look for, and nothing to be said of it.
     trainer.train(resume_from_checkpoint="auto" if trained_in.steps_saved() else None)
     seconds = {"train_seconds": round(time.monotonic() - began, 1), "resumed_from_step": course.beginning.step}
-    if stop.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
-        return Outcome(course.folder.path, signal_number=stop.signal_number, stopped_at=trainer.state.global_step)
     results = _judge(course.assembly, trainer) | seconds | more
     _keep_model(course.assembly, trainer, course.folder)
     course.folder.finish(results)

@@ -16,16 +16,11 @@ from surestep.jobs.assemble import Assembly
 from surestep.jobs.bounds import SEARCHING, is_whole
 from surestep.jobs.job import Job
 from surestep.jobs.space import MODEL, Choices, Range, Value, values_shown
-from surestep.jobs.watch import StopWhenInterrupted
 from surestep.optional import require
 from surestep.trainer.search.optuna_study import CUT_OFF
 
 # What the values of a trial may bring about: the trial has failed, and the search goes on.
 _OF_THE_VALUES = (ArgumentError, JobError, ModelError, NonFiniteError, torch.OutOfMemoryError)
-
-
-class SearchStopped(KeyboardInterrupt):
-    """A search that a signal cut short; the study keeps that its last trial is to be gone on with."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,10 @@ class Found:
 
 
 class _Progress(TrainerCallback):
-    """Says which trial begins and what it came to; ends one that a signal cut short before it is taken for whole."""
+    """Says which trial begins and what it came to."""
 
-    def __init__(self, job: Job, stop: StopWhenInterrupted, say: Callable[[str], None]) -> None:
-        self._job, self._stop, self._say = job, stop, say
+    def __init__(self, job: Job, say: Callable[[str], None]) -> None:
+        self._job, self._say = job, say
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say which trial begins, and with what."""
@@ -49,30 +44,26 @@ class _Progress(TrainerCallback):
         since = f", going on from step {state.global_step:,}" if state.global_step else ""
         self._say(f"{state.trial_name}: {values_shown(state.trial_params or {})}{since}.")
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the search with a trial that was cut short."""
-        del args, control, kwargs
-        if self._stop.signal_number is not None and state.global_step < state.max_steps:
-            raise SearchStopped
-
     def ended(self, study: Any, trial: Any) -> None:
-        """Say what a trial came to; begin no other after a signal."""
+        """Say what a trial came to."""
         metric, states = self._job.search_metric, [one.state.name for one in study.get_trials(deepcopy=False)]
         said = f"{metric} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
         if "COMPLETE" in states:
             said += f"; the best so far is run-{study.best_trial.number} with {study.best_value:.4f}"
         self._say(f"run-{trial.number}: {said}.")
-        if self._stop.signal_number is not None:
-            study.stop()
 
 
-def search(assembly: Assembly, folder: Path, stop: StopWhenInterrupted, say: Callable[[str], None]) -> Found:
-    """Run the trials that are missing, in `folder`, and return the best of all."""
+def search(assembly: Assembly, folder: Path, say: Callable[[str], None]) -> Found:
+    """Run the trials that are missing, in `folder`, and return the best of all.
+
+    Raises:
+        Interrupted: a signal came; the study keeps that its last trial is to be gone on with.
+    """
     optuna, settings, job = require("optuna", SEARCHING), assembly.job.search, assembly.job
     assert settings is not None
-    progress = _Progress(job, stop, say)
+    progress = _Progress(job, say)
     trials = _Trials(assembly, folder)
-    trainer = trials.trainer([progress, stop])
+    trainer = trials.trainer([progress])
     options: dict[str, Any] = {"pruner": _pruner(optuna, assembly)} if evaluates(assembly.arguments) else {}
     before = optuna.logging.get_verbosity()
     # Of trials, this speaks by itself; of failures, Optuna does.
@@ -95,8 +86,6 @@ def search(assembly: Assembly, folder: Path, stop: StopWhenInterrupted, say: Cal
         )
     finally:
         optuna.logging.set_verbosity(before)
-    if stop.signal_number is not None:
-        raise SearchStopped
     return Found(best.hyperparameters, folder / f"run-{best.run_id}", _report(job, best))
 
 

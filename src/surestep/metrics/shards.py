@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ class ShardWriter:
         self._blocks = Blocks()
         save_file(joined, self.folder / _file_name(self.rank, self._files))
         self._files, self._size = self._files + 1, 0
+
+    def abandon(self) -> None:
+        """Remove what this rank has written; predictions that did not come to their end are none."""
+        for number in range(self._files + 1):
+            (self.folder / _file_name(self.rank, number)).unlink(missing_ok=True)
+        self._held.clear()
+        with suppress(OSError):
+            # Only where nothing else is in it.
+            self.folder.rmdir()
 
     def finish(self, ranks: Ranks) -> None:
         """Write what is left, wait for the other ranks, and let the main process write the index."""

@@ -302,6 +302,15 @@ class Trainer(OlderPoints):
         Each item is the state after an optimizer step, once it was logged, evaluated and saved as asked for. Leave the
         `for` when you like. The end of the block does what the end of `train()` does; `train_output` has the result.
         """
+        from surestep.trainer.stopping import serving_run
+
+        with serving_run(self), self._steps(resume_from_checkpoint, trial, ignore_keys_for_eval) as steps:
+            yield steps
+
+    @contextmanager
+    def _steps(
+        self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: list[str] | None
+    ) -> Iterator[Iterator[TrainerState]]:
         from surestep.trainer.before import check_run
         from surestep.trainer.best import settle_directions
         from surestep.trainer.first_step import advised, with_first_watched
@@ -366,14 +375,8 @@ class Trainer(OlderPoints):
         if not self.place_model_on_device:
             self._move_model_to_device(self.model, self.args.device)
 
-    def serve_start(self, run: Run) -> None:
-        """Evaluate before the first step, where `eval_on_start` says so."""
-        del run
-        if self.args.eval_on_start:
-            self._evaluate(self._trial, self._ignore_keys_for_eval, skip_scheduler=True)
-
     def serve_requests(self, run: Run) -> None:
-        """Log, evaluate and save, as far as somebody asked for it."""
+        """Log, evaluate and save, as far as somebody asked for it; then answer a signal."""
         tally, control = run.tally, self.control
         if (control.should_log or control.should_evaluate or control.should_save) and not self.engine.settle():
             return
@@ -387,6 +390,8 @@ class Trainer(OlderPoints):
             self._start_time,
             learning_rate=tally.learning_rate,
         )
+        if self._look.asked:
+            self._answer_signal(run)
 
     @older_calls(serving_arguments)
     def _maybe_log_save_evaluate(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surestep.errors import DataError
+from surestep.errors import DataError, interruption
 from surestep.logs import get_logger, warn_once
 from surestep.losses.items import count_items
 from surestep.losses.shift import Shift
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 T = TypeVar("T")
+# One number carries a size and a signal; none has so high a number.
+_SIGNALS = 128
 _PARTS = ("logits", "labels", "inputs", "losses")
 PredictionStep = Callable[[nn.Module, Any, bool, list[str] | None], tuple[Any, Any, Any]]
 
@@ -48,7 +50,7 @@ class EvaluationPlan:
     `batch_metrics` a metric function sees batch after batch. `padding` joins predictions of different widths.
     `spill_bytes` is what may be kept in memory; more goes to disk. `order` names, for each sample as it is read, its
     number in the dataset, of `dataset_size` samples; `reads_all` says that each of these must come. `shards` takes this
-    rank's outputs.
+    rank's outputs. `stopping` gives the number of the signal that asks this process to end, or 0.
     """
 
     model: nn.Module
@@ -75,16 +77,21 @@ class EvaluationPlan:
     dataset_size: int | None = None
     reads_all: bool = False
     objects: bool = False
+    stopping: Callable[[], int] | None = None
     shards: ShardWriter | None = None
 
 
 @dataclass(slots=True)
 class Round(Generic[T]):
-    """A batch on every rank: this rank's, or None; the sizes of all; whether more follow."""
+    """A batch on every rank: this rank's, or None; the sizes of all; whether more follow.
+
+    `stopping` is the signal that asks one of the ranks to end, or 0.
+    """
 
     batch: T | None
     sizes: list[int]
     is_last: bool
+    stopping: int = 0
 
 
 class WeighedLoss:
@@ -156,12 +163,18 @@ class Losses:
 
 
 def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: int | None) -> EvalLoopOutput:
-    """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself."""
+    """Run every batch and return predictions, labels and metrics; `num_samples` is what the dataset says of itself.
+
+    Raises:
+        Interrupted: a signal asked one of the ranks to end; all of them leave before the same batch.
+    """
     with Store(plan.spill_bytes) as store, plan.metrics or nullcontext():
         kept = {n: Collector(concatenate=plan.concatenate, store=store, objects=plan.objects) for n in _PARTS}
         kept["logits"].padding = plan.padding
         loss, figures, seen, packed = Losses(), None, 0, True
         for step, turn in enumerate(_rounds(batches, plan), start=1):
+            if turn.stopping:
+                raise interruption(turn.stopping)
             positions = _positions(plan, turn.sizes, seen)
             seen, packed = seen + sum(turn.sizes), packed and max(turn.sizes) == 1
             with failing_together(plan.ranks):
@@ -320,12 +333,20 @@ def _rounds(batches: Iterable[T], plan: EvaluationPlan) -> Iterator[Round[T]]:
     """Yield the rounds of all ranks; the last ones may find a batch on some ranks alone."""
     iterator = iter(batches)
     batch = next(iterator, None)
-    sizes = plan.ranks.agree(-1 if batch is None else _rows(batch, plan.main_input))
+    sizes, stopping = _exchange(batch, plan)
     while max(sizes) >= 0:
         following = None if batch is None else next(iterator, None)
-        after = plan.ranks.agree(-1 if following is None else _rows(following, plan.main_input))
-        yield Round(batch, [max(size, 0) for size in sizes], is_last=max(after) < 0)
-        batch, sizes = following, after
+        after, asked = _exchange(following, plan)
+        yield Round(batch, [max(size, 0) for size in sizes], max(after) < 0, stopping or asked)
+        batch, sizes, stopping = following, after, asked
+
+
+def _exchange(batch: Any, plan: EvaluationPlan) -> tuple[list[int], int]:
+    """Return how many samples each rank has, -1 where it has no batch, and the signal that asks one of them to end."""
+    size = -1 if batch is None else _rows(batch, plan.main_input)
+    signal_number = 0 if plan.stopping is None else plan.stopping()
+    told = plan.ranks.agree((size + 1) * _SIGNALS + signal_number)
+    return [one // _SIGNALS - 1 for one in told], next((one % _SIGNALS for one in told if one % _SIGNALS), 0)
 
 
 def _rows(inputs: Any, main_input: str) -> int:

@@ -76,6 +76,10 @@ class Run:
 
     `rewound` says that the run went back to a checkpoint: what is left of the epoch at hand begins anew.
 
+    `end_left` says that of a resumed run the end of an epoch is left although every step is done, and `ended` that
+    nothing is. `interrupted` stands in a checkpoint that was written because of a signal: which one, and what was still
+    to be done before the next step.
+
     `cutting` is what the loader knows of its batches.
 
     Among several ranks `evenly_shared` says that all have equally many batches before the last step of an epoch, so
@@ -96,6 +100,9 @@ class Run:
     after_fetch: Callable[[], Any] | None = None
     evenly_shared: bool = True
     rewound: bool = False
+    ended: bool = False
+    end_left: bool = False
+    interrupted: dict[str, Any] | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
     cutting: Cutting | None = None
     stretch: Stretch = field(init=False)
@@ -111,8 +118,8 @@ class Run:
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, from the one of the position on."""
-        while self.position.epoch < self.plan.epochs and not self.finished:
-            self.rewound = False
+        while self.position.epoch < self.plan.epochs and (self.end_left or not self.finished):
+            self.rewound = self.end_left = False
             yield self.position.epoch
             if not (self.rewound or self.trainer.control.should_training_stop):
                 self._next_epoch()
@@ -120,7 +127,12 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether every step of the plan is done."""
-        return self.trainer.state.global_step >= self.plan.max_steps
+        return self.ended or self.trainer.state.global_step >= self.plan.max_steps
+
+    @property
+    def place(self) -> int:
+        """The number of the place between two steps: there is one after each step and one after an epoch's end."""
+        return 2 * self.trainer.state.global_step + self.epoch_over
 
     def groups(self) -> Iterator[Group]:
         """Yield the groups of micro-batches that are left of this epoch, one for each step.
@@ -219,6 +231,7 @@ class Run:
             "window": None if self.cutting is None else self.cutting.window(self.position.epoch),
             "tally": self.tally.state_dict(),
             "left_out": self.left_out.state_dict(),
+            "interrupted": self.interrupted,
             "random_before_epoch": self.random_before_epoch,
             "reader": None if self.reader is None else self.reader.state_dict(),
             "metrics": None if self.metrics is None else self.metrics.state_dict(),
@@ -235,6 +248,7 @@ class Run:
         self.tally.load_state_dict(state["tally"])
         # Checkpoints of before say nothing of it.
         self.left_out.load_state_dict(state.get("left_out", {"steps": 0, "places": []}))
+        self.interrupted = state.get("interrupted")
         self.random_before_epoch = state["random_before_epoch"]
         if self.reader is not None and state.get("reader") is not None:
             self.reader.load_state_dict(state["reader"])
@@ -258,3 +272,13 @@ class Run:
             self._next_epoch()
         else:
             self.epoch_over = complete or control.should_epoch_stop
+
+    def go_on(self, *, at_end: bool) -> None:
+        """Decide what is left of a resumed run once all is done that was still to be done at its step.
+
+        `at_end` says that this was due at the end of an epoch.
+        """
+        if at_end:
+            self.ended = self.trainer.control.should_training_stop
+        elif self.finished or self.leaving_epoch:
+            self.epoch_over = self.end_left = True

@@ -11,8 +11,8 @@ from surestep.compat.homes import HOMES, offered
 FOLDER = Path(surestep.__file__).parent / "compat" / "paths"
 # A module here -> the original's modules whose names it has, where their last names differ.
 _JOINED = {"integrations": ("transformers.integrations.integration_utils", "transformers.integrations.neftune")}
-# `surestep.trainer` is a package; the other has no name that is served.
-_ELSEWHERE = {"transformers.trainer", "transformers.trainer_jit_checkpoint"}
+# `surestep.trainer` is a package.
+_ELSEWHERE = {"transformers.trainer"}
 _LINE = 120
 COMMAND = "python -m tests.unit.compat.paths"
 

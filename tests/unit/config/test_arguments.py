@@ -38,6 +38,8 @@ OURS = (
     "save_keep_every",
     "on_save_error",
     "resume_strict",
+    "on_signal",
+    "preemption_grace",
 )
 
 # What both classes make of the same keyword arguments.

@@ -32,6 +32,8 @@ OURS = {
     "eval_spill_bytes",
     "resume_allow",
     "resume_strict",
+    "on_signal",
+    "preemption_grace",
 }
 # The original's object is of its own class.
 OWN_CLASS = {"accelerator_config"}

@@ -10,7 +10,6 @@ from surestep.errors import NotServedError
 
 # A value of each unserved setting that asks for something.
 ASKED = {
-    "enable_jit_checkpoint": True,
     "accelerator_config": {"dispatch_batches": True},
     "parallelism_config": object(),
     "fsdp": "full_shard auto_wrap",

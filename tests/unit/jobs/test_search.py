@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 from tests.unit.jobs.test_plan import EXAMPLES
 
+from surestep.callbacks.flow import DefaultFlowCallback
 from surestep.errors import JobError, SearchError
 from surestep.jobs.assemble import assemble
 from surestep.jobs.bounds import is_whole
 from surestep.jobs.job import Job, make_job
 from surestep.jobs.run import Outcome, Request, run_job
-from surestep.jobs.watch import StopWhenInterrupted
 from surestep.tasks.saved import load_classifier
 
 ARGUMENTS = {
@@ -121,19 +122,19 @@ def test_a_search_goes_on_where_a_signal_ended_it(tmp_path: Path, monkeypatch: p
     whole = Said().run(job(tmp_path / "whole", save_strategy="epoch")).results["search"]
 
     begun: list[str] = []
-    before = StopWhenInterrupted.on_step_end
+    before = DefaultFlowCallback.on_step_end
 
-    def interrupted(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def interrupted(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if state.trial_name == "run-1" and state.global_step == 12 and not begun:
             begun.append(state.trial_name)
-            self.signal_number = signal.SIGTERM
-        before(self, args, state, control, **kwargs)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(StopWhenInterrupted, "on_step_end", interrupted)
+    monkeypatch.setattr(DefaultFlowCallback, "on_step_end", interrupted)
     said = Said()
     broken = job(tmp_path / "broken", save_strategy="epoch")
     first = said.run(broken)
-    assert (first.signal_number, first.in_search, first.results) == (signal.SIGTERM, True, {})
+    assert (first.signal_number, first.results) == (signal.SIGTERM, {})
     assert not (tmp_path / "broken" / "results.json").exists()
 
     search = said.run(broken).results["search"]

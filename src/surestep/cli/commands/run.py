@@ -38,8 +38,7 @@ def run(
     request = Request(job, job_file.parent, say, warn, fresh=fresh, accept_changes=accept_changes)
     outcome = run_job(request)
     if outcome.signal_number is not None:
-        place = "in the search" if outcome.in_search else f"after step {outcome.stopped_at:,}"
-        say(f"Stopped {place}, saved in {outcome.folder}. The same command goes on.")
+        say(f"The run stays in {outcome.folder}. The same command goes on.")
         raise typer.Exit(128 + outcome.signal_number)
     if outcome.was_complete:
         say(f"This run is complete. To train again, give --fresh or another output_dir (now {outcome.folder}).")

@@ -1,10 +1,13 @@
 """Checkpointing: when checkpoints are written, and how many stay."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from surestep.config.enums import SaveStrategy
-from surestep.config.rules import Choice, Member, Number, whole
+from surestep.config.messages import refuse
+from surestep.config.rules import Choice, Member, Number, Settings, length_of_time, whole
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, verdicts
@@ -32,7 +35,8 @@ class CheckpointingArguments:
         default=None, metadata={"help": "Keep the newest so many checkpoints, and the best; None keeps all."}
     )
     enable_jit_checkpoint: bool = field(
-        default=False, metadata={"help": "Write a checkpoint when the scheduler asks the process to end."}
+        default=False,
+        metadata={"help": "Save and stop on SIGTERM, also where save_strategy is no; see on_signal."},
     )
     save_keep_best: int | None = field(
         default=None,
@@ -55,6 +59,40 @@ class CheckpointingArguments:
             "the next save tries again; a run whose last save failed ends with an error), stop."
         },
     )
+    on_signal: dict[str, str] | str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "What SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 do: save_and_stop, save (and go on), stop (without a "
+            "checkpoint), leave (to their own handlers); for all, or a dictionary by name. None is save_and_stop, or "
+            "stop where save_strategy is no."
+        },
+    )
+    preemption_grace: float | str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "Time from a signal to the end of the process: seconds, or text such as '30s'. A save that would "
+            "take longer than what is left of it is not begun."
+        },
+    )
+
+
+SIGNAL_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+ON_SIGNAL = ("save_and_stop", "save", "stop", "leave")
+
+
+def _on_signal(name: str, value: Any) -> Any:
+    """Take an action, or the actions of some signals by name."""
+    if value is None or (isinstance(value, str) and not value.lstrip().startswith("{")):
+        return Choice(ON_SIGNAL, optional=True)(name, value)
+    actions = Settings()(name, value)
+    for number, action in actions.items():
+        Choice(SIGNAL_NAMES)(f"a signal in {name}", number)
+        Choice(ON_SIGNAL)(f"{name}[{number!r}]", action)
+        if not hasattr(signal, number):
+            raise refuse(name, value, f"of signals that this system has, and it has no {number}", "Leave it out.")
+    return actions
 
 
 def _normalise(args: CheckpointingArguments) -> None:
@@ -72,6 +110,8 @@ CHECKPOINTING = Topic(
     rules={
         "save_strategy": Member(SaveStrategy),
         "save_steps": Number(0, instead="Write the steps between two checkpoints, such as 500."),
+        "on_signal": _on_signal,
+        "preemption_grace": length_of_time,
         "save_total_limit": whole(1, optional=True, instead="Write None to keep every checkpoint."),
         "save_keep_best": whole(1, optional=True, instead="Write None to keep none for being good."),
         "save_keep_every": whole(1, optional=True, instead="Write the steps between two that stay, such as 10000."),
@@ -82,5 +122,6 @@ CHECKPOINTING = Topic(
     resumed=verdicts(
         (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
         (HARMLESS, "save_keep_best save_keep_every on_save_error"),
+        (HARMLESS, "on_signal preemption_grace"),
     ),
 )

@@ -1,16 +1,12 @@
 """Duration: how long to train, and how many samples a step takes."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from surestep.config.messages import refuse
-from surestep.config.rules import Number, plain, whole
+from surestep.config.rules import Number, length_of_time, whole
 from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, MATHEMATICS, STRETCHED, batch, verdicts
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\s*")
 
 
 @dataclass
@@ -39,32 +35,6 @@ class DurationArguments:
     )
 
 
-def parse_duration(text: str) -> float | None:
-    """Return the seconds that "5400", "90m", "2h" or "1h 30m" mean, None where the text means none."""
-    text = text.strip().lower()
-    parts = _PART.findall(text)
-    if parts and not _PART.sub("", text):
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-_SECONDS = Number(0, above_low=True, instead='Write seconds (5400) or text such as "90m", "2h" or "1h30m".')
-
-
-def _time(name: str, value: object) -> float | None:
-    """Take a length of time as seconds."""
-    value = plain(value)
-    if value is None:
-        return None
-    seconds = parse_duration(value) if isinstance(value, str) else value
-    if seconds is None or isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise refuse(name, value, "a length of time", _SECONDS.instead)
-    return float(_SECONDS(name, seconds))
-
-
 def _check(args: DurationArguments) -> Iterator[str]:
     if args.max_steps == 0 or args.max_steps < -1:
         yield str(
@@ -84,7 +54,7 @@ DURATION = Topic(
         "global_batch_size": whole(
             1, optional=True, instead="Write the samples of one optimizer step over all devices."
         ),
-        "max_time": _time,
+        "max_time": length_of_time,
     },
     check=_check,
     resumed=verdicts(

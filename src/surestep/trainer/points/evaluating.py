@@ -31,6 +31,7 @@ from surestep.training.outputs import predictions_of
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
 
 logger = get_logger(__name__)
 
@@ -120,6 +121,9 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         try:
             yield
             self._shards.finish(self.engine.strategy)
+        except BaseException:
+            self._shards.abandon()
+            raise
         finally:
             self._shards = None
 
@@ -138,6 +142,8 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
+        from surestep.runtime.signals import SIGNALS
+        from surestep.trainer.stopping import served_signals
         from surestep.training.evaluation import EvaluationPlan, evaluate_batches
 
         args, model, predicts = self.args, self._evaluation_model(), description == "Prediction"
@@ -170,9 +176,11 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             reads_all=reads_all(dataloader),
             objects=args.eval_use_gather_object,
             shards=self._shards,
+            stopping=None if self.is_in_train and self._before_evaluation is None else SIGNALS.stopping,
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
-        with self._closing_after_errors(), self.engine.computing(model):
+        serving = served_signals(cast("Trainer", self), "batch")
+        with self._closing_after_errors(), serving, self.engine.computing(model):
             output = evaluate_batches(plan, dataloader, known)
         if output.metrics is not None and hasattr(self, "model_preparation_time"):
             output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
@@ -265,6 +273,15 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         config = getattr(self.model, "config", None)
         return [] if config is None else getattr(config, "keys_to_ignore_at_inference", ["past_key_values"])
 
+    def serve_start(self, run: Run) -> None:
+        """Evaluate before the first step, where `eval_on_start` says so; do what an interrupted run left to be done."""
+        from surestep.trainer.stopping import leave_if_asked, reopen
+
+        leave_if_asked(cast("Trainer", self))
+        if self.args.eval_on_start:
+            self._evaluate(self._trial, self._ignore_keys_for_eval, skip_scheduler=True)
+        reopen(cast("Trainer", self), run)
+
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
     ) -> dict[str, float]:
@@ -274,7 +291,9 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             from surestep.trainer.batch_size import training_size_only
 
             guard = training_size_only()
-        with guard:
+        from surestep.trainer.stopping import made_again
+
+        with guard, made_again(cast("Trainer", self)):
             metrics = self.evaluate(ignore_keys=ignore_keys_for_eval)
         self._report_to_hp_search(trial, self.state.global_step, metrics)
         if not skip_scheduler and needs_metric(self.lr_scheduler):

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from surestep.checkpoint.run_record import RunRecord
     from surestep.checkpoint.store import CheckpointStore
     from surestep.metrics.shards import ShardWriter
+    from surestep.runtime.agreement import Agreement
+    from surestep.runtime.signals import Signals
     from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
     from surestep.trainer.measuring import Measures
     from surestep.trainer.resuming.report import ResumeReport
     from surestep.trainer.saves import Saves
     from surestep.trainer.search.search import Search
+    from surestep.trainer.stopping import BeforeEvaluation
 
 
 def _take_over(trainer: Any, handler: Any) -> None:
@@ -129,6 +132,13 @@ class Face:
     _trial: Any
     _search: Search | None
     _ignore_keys_for_eval: list[str] | None
+    # Where a request to stop is looked up between two steps.
+    _look: Signals | Agreement
+    # What the evaluation under way is to leave as it was, should it be cut off.
+    _before_evaluation: BeforeEvaluation | None = None
+    # The place between two steps that was saved last, and the longest time that a save took.
+    _saved_at: int = -1
+    _save_seconds: float = 0.0
     _start_time: float
     _first_step: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +36,7 @@ from surestep.trainer.points.stepping import SteppingPoints
 if TYPE_CHECKING:
     from surestep.checkpoint.store import CheckpointStore
     from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
 
 logger = get_logger(__name__)
 
@@ -91,6 +93,12 @@ class SavingPoints(SteppingPoints):
         )
         return CheckpointStore(self._checkpoints_of(self._trial), world=self._world, retention=retention)
 
+    def _answer_signal(self, run: Run) -> None:
+        """Do what a signal asks for between two steps."""
+        from surestep.trainer.stopping import answer
+
+        answer(cast("Trainer", self), run)
+
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint and tell that it is there, or that it could not be saved."""
         if self._save_whole(model, trial):
@@ -99,6 +107,7 @@ class SavingPoints(SteppingPoints):
     def _save_whole(self, model: nn.Module, trial: Any) -> bool:
         """Write a checkpoint, remove those that need not be kept, and say whether it is there (see `on_save_error`)."""
         store, step, best = self._store, self.state.global_step, self.state.best_model_checkpoint
+        began = time.monotonic()
         if not self._saves.attempt(step, lambda: self._stage_checkpoint(model, trial)):
             self.state.best_model_checkpoint = best
             if self._bests is not None:
@@ -106,6 +115,9 @@ class SavingPoints(SteppingPoints):
             # Served, though in vain: the next one is asked for when it is due.
             self.control.should_save = False
             return False
+        self._save_seconds = max(self._save_seconds, time.monotonic() - began)
+        if self._run is not None:
+            self._saved_at = self._run.place
         self._share_checkpoint(store.root / folder_name(step))
         store.prune(protect=self._protected())
         return True

@@ -28,6 +28,7 @@ from surestep.trainer.preflight import look
 from surestep.trainer.preflight.hints import explain
 from surestep.trainer.preflight.report import PreflightReport, Stage
 from surestep.trainer.room import kept_at_once
+from surestep.trainer.stopping import leave_if_asked, served_signals
 from surestep.trainer.trial import first_figures, wanted_figures
 from surestep.training.events import Events
 from surestep.training.protocols import Group
@@ -43,18 +44,21 @@ _MICRO_BATCHES = 2
 def preflight(trainer: Trainer) -> PreflightReport:
     """Try what the run will do, undo it to the last bit, and return what was found."""
     report = PreflightReport(trainer.engine.strategy)
-    with _undone(trainer), prepared_model(trainer):
+    with served_signals(trainer, "stage"), _undone(trainer), prepared_model(trainer):
         if trainer.engine.ranks > 1:
             trainer.engine = CarefulEngine.of(trainer.engine)
         trainer.callback_handler = Events(trainer, [], model=trainer.model, processing_class=trainer.processing_class)
         with report.stage("training batch", explain) as stage:
             batches, plan = _fetch(trainer, stage)
+        leave_if_asked(trainer)
         with report.stage("training step", explain) as stage:
             if not stage.skipped:
                 _step(trainer, stage, batches, plan)
+        leave_if_asked(trainer)
         with report.stage("evaluation batch", explain) as stage:
             if not stage.skipped:
                 _evaluate(trainer, stage)
+        leave_if_asked(trainer)
         with report.stage("save and load", explain) as stage:
             if not stage.skipped:
                 _save_and_load(trainer, stage, plan)

@@ -1,0 +1,77 @@
+"""Several processes that stop after the same step though a signal reached one of them, or each at another moment.
+
+Owns keys in the store that the processes found each other through. No collective is made, and nobody waits:
+
+- Who is asked writes that down. The others look every half second, between two steps.
+- Whoever knows of it says from which place on it asks before going further: it is *attending*. Places are numbered as
+  all processes come by them.
+- The first one to come to a place settles, for all, whether they stop there: they do where everybody attended by then.
+  The store takes the first answer, so all read the same, however far one is ahead.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+from surestep.runtime.signals import SIGNALS, Request, Signals
+from surestep.runtime.world import World
+
+_LOOK_EVERY = 0.5
+# One for each run of the process; the processes begin their runs together, so that the numbers are the same.
+_RUNS = count()
+
+
+class Agreement:
+    """What the processes of one run agree through about the signals that came."""
+
+    def __init__(self, world: World, signals: Signals = SIGNALS) -> None:
+        self._world = world
+        self._signals = signals
+        self._store = PrefixStore(f"surestep/signals/{next(_RUNS)}", _get_default_store())
+        self._round = 0
+        self._attending = False
+        self._heard = 0.0
+        self._look_at = 0.0
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody was asked; looked up now and then only, unless it was this process."""
+        if self._attending or self._signals.asked is not None:
+            return True
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_EVERY
+        return self._store.check([self._key("asked")])
+
+    def settle(self, place: int) -> Request | None:
+        """Return what all processes do at this place; None where they go on to the next one."""
+        own = self._signals.asked
+        if own is not None:
+            self._store.compare_set(self._key("asked"), "", f"{own.number} {own.action}")
+        if not self._attending:
+            self._attending, self._heard = True, time.monotonic()
+            self._store.set(self._key(f"from/{self._world.rank}"), str(place))
+            self._store.add(self._key("attending"), 1)
+        answer = self._store.compare_set(self._key(f"at/{place}"), "", "stop" if self._all_attend(place) else "go")
+        if answer == b"go":
+            return None
+        number, action = self._store.get(self._key("asked")).decode().split()
+        return Request(int(number), action, self._heard if own is None else own.at)
+
+    def done(self, request: Request) -> None:
+        """Begin anew once a request was answered; all processes do, at the same place."""
+        self._round += 1
+        self._attending = False
+        self._signals.done(request)
+
+    def _all_attend(self, place: int) -> bool:
+        if self._store.add(self._key("attending"), 0) < self._world.size:
+            return False
+        return max(int(self._store.get(self._key(f"from/{rank}"))) for rank in range(self._world.size)) <= place
+
+    def _key(self, name: str) -> str:
+        return f"{self._round}/{name}"
