@@ -37,8 +37,9 @@ class Moments:
             return
         self._counts[point] += 1
         if self._case.get("point") == point and self._counts[point] == self._case.get("count", 1):
+            send = os.killpg if self._case.get("group") else os.kill
             for name in self._case.get("signals", ["SIGTERM"]):
-                os.kill(os.getpid(), getattr(signal, name))
+                send(os.getpid(), getattr(signal, name))
             if self._case.get("raises"):
                 raise RuntimeError(f"planted at {point}")
 

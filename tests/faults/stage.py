@@ -90,8 +90,7 @@ def _signal(folder: Path, case: dict[str, Any], processes: list[int]) -> None:
     time.sleep(case["after"])
     for rank in case.get("ranks_signalled", [0]):
         # A run that has ended by then is not reaped yet.
-        send = os.killpg if case.get("group") else os.kill
-        send(processes[rank], getattr(signal, case.get("signals", ["SIGTERM"])[0]))
+        os.kill(processes[rank], getattr(signal, case.get("signals", ["SIGTERM"])[0]))
 
 
 def _code(process: int, until: float) -> int:

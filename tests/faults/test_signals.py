@@ -194,10 +194,15 @@ def test_early_stopping_is_decided_by_the_evaluation_that_is_made_again(
     check_goes_on(stage, tmp_path, whole, ranks, **case)
 
 
-def test_workers_outlive_a_signal_to_the_whole_group(stage: Stage, reference: Reference, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_workers_outlive_a_signal_to_the_whole_group(
+    name: str, stage: Stage, reference: Reference, tmp_path: Path
+) -> None:
+    """As torchrun sends it, and a scheduler to all processes of a job."""
     settings = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
-    codes = stage.run(tmp_path, 2, case={"settings": settings}, after=0.4, ranks_signalled=[0, 1], group=True)
-    check_stopped(tmp_path, codes, signal.SIGTERM)
+    case = {"point": "step_end", "count": 2, "group": True, "signals": [name], "settings": settings}
+    codes = stage.run(tmp_path, 2, case=case)
+    check_stopped(tmp_path, codes, getattr(signal, name))
     assert "DataLoader worker" not in said(tmp_path) + said(tmp_path, 1)
     check_goes_on(stage, tmp_path, reference(2), 2)
 

@@ -56,6 +56,18 @@ class LoaderSettings:
                 )
 
 
+class GuardedLoader(DataLoader[Any]):
+    """A loader whose workers hear no signal before they know what to do with one."""
+
+    def _get_iterator(self) -> Any:
+        if not self.num_workers:
+            return super()._get_iterator()
+        from surestep.runtime.worker_signals import held_back
+
+        with held_back():
+            return super()._get_iterator()
+
+
 def build_loader(
     dataset: Any,
     collate_fn: Callable[[list[Any]], Any],
@@ -95,7 +107,7 @@ def build_loader(
             raise DataError(f"{name} is a stream, which has an order of its own; give no sampler with it")
         if shared and not is_shared_out(dataset):
             dataset = RankStream(dataset, settings.batch_size, world, drop_last=settings.drop_last)
-        return DataLoader(dataset, batch_size=settings.batch_size, drop_last=settings.drop_last, **options)
+        return GuardedLoader(dataset, batch_size=settings.batch_size, drop_last=settings.drop_last, **options)
     if len(dataset) == 0:
         raise DataError(f"{name} is empty; give a dataset with at least one sample")
     if training and len(dataset) < world.size:
@@ -106,12 +118,14 @@ def build_loader(
     if is_batch_sampler(sampler):
         if shared and not knows_ranks(sampler):
             sampler = RankOfBatches(sampler, world)
-        return DataLoader(dataset, batch_sampler=sampler, **options)
+        return GuardedLoader(dataset, batch_sampler=sampler, **options)
     sampler = SequentialSampler(dataset) if sampler is None else adopt(sampler, seed)
     if shared and not knows_ranks(sampler):
         batches = RankBatches(sampler, settings.batch_size, world, drop_last=settings.drop_last)
-        return DataLoader(dataset, batch_sampler=batches, **options)
-    return DataLoader(dataset, batch_size=settings.batch_size, sampler=sampler, drop_last=settings.drop_last, **options)
+        return GuardedLoader(dataset, batch_sampler=batches, **options)
+    return GuardedLoader(
+        dataset, batch_size=settings.batch_size, sampler=sampler, drop_last=settings.drop_last, **options
+    )
 
 
 def _start_of_workers(settings: LoaderSettings, world: World, *, seeded: bool) -> Callable[[int], Any] | None:

@@ -7,7 +7,7 @@ that are kept between epochs. The loader's samplers keep where a pass begins; da
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -133,7 +133,12 @@ class Reader:
 
 def _in_fetch(loader: DataLoader[Any]) -> dict[str, Any]:
     """Return the parts of a loader that give way where batches are fetched in one piece."""
-    return {"collate_fn": unpacked, "worker_init_fn": WorkerStart(loader.worker_init_fn)}
+    start: Callable[[int], Any] = WorkerStart(loader.worker_init_fn)
+    if loader.num_workers:
+        from surestep.runtime.worker_signals import Spared
+
+        start = Spared(start)
+    return {"collate_fn": unpacked, "worker_init_fn": start}
 
 
 def _is_pipe(loader: DataLoader[Any]) -> bool:

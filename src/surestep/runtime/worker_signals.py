@@ -11,7 +11,8 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,21 @@ import torch
 from torch import Tensor
 
 from surestep.runtime.signals import SIGNALS
+
+_NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals wait while the body starts workers; each lets go of its own once it is `Spared`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Shared:
@@ -55,9 +71,10 @@ class Spared:
 
     def __call__(self, worker: int) -> None:
         """Begin a worker."""
-        for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-            if hasattr(signal, name):
-                self._spare(getattr(signal, name))
+        for number in _NUMBERS:
+            self._spare(number)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
         if self._then is not None:
             self._then(worker)
 
