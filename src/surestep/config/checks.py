@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from surestep.config.arguments import TrainingArguments
 
 # What `resume_allow` names besides settings.
-RESUMED_PARTS = ("train_dataset", "all")
+RESUMED_PARTS = ("train_dataset", "processes", "all")
 _WATCHES_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 

@@ -76,7 +76,7 @@ class BestModelArguments:
         kw_only=True,
         metadata={
             "help": "Settings that may differ on resume although that is refused otherwise; 'train_dataset' stands for "
-            "its length, 'all' for everything."
+            "its length, 'processes' for their number, 'all' for everything."
         },
     )
 

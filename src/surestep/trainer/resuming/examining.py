@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINING_ARGUMENTS, progress_name
+from surestep.checkpoint.layout import OPTIMIZER, SCALER, SCHEDULER, TRAINER_STATE, TRAINING_ARGUMENTS, progress_name
 from surestep.checkpoint.manifest import is_foreign
 from surestep.checkpoint.origin import Origin, read_origin
 from surestep.checkpoint.stored import Stored, stored
@@ -17,12 +17,10 @@ from surestep.config.topics.memory import MIRRORS
 from surestep.config.verdicts import Difference, Effect, Situation, Verdict, batch, differences, order
 from surestep.data.loaders import has_length
 from surestep.errors import CheckpointError
-from surestep.trainer.resume import load_state
 from surestep.trainer.resuming.report import ANEW, LEFT_OUT, MISSING, RESTORED, Part, ResumeReport
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
-    from surestep.training.state import TrainerState
 
 # What begins anew where another value of an argument is allowed whose state is of another kind.
 _STATE_OF = {"optim": OPTIMIZER, "optim_target_modules": OPTIMIZER, "lr_scheduler_type": SCHEDULER}
@@ -36,9 +34,9 @@ def examine(trainer: Trainer, checkpoint: str) -> ResumeReport:
         CheckpointError: something differs that must not and is not allowed by name, or, with `resume_strict`, the run
             would not be the same run.
     """
-    folder, state = Path(checkpoint), load_state(checkpoint)
-    origin = read_origin(folder)
-    then = _arguments_in(folder)
+    folder = Path(checkpoint)
+    # What is wrong with the state is told where it is taken up.
+    state, then, origin = _read(folder / TRAINER_STATE) or {}, _read(folder / TRAINING_ARGUMENTS), read_origin(folder)
     report = ResumeReport(folder, origin, arguments_known=then is not None)
     situation = _situation(trainer, state, then or {})
     allowed = trainer.args.resume_allow or ()
@@ -53,16 +51,16 @@ def examine(trainer: Trainer, checkpoint: str) -> ResumeReport:
     return report
 
 
-def _arguments_in(folder: Path) -> dict[str, Any] | None:
-    """Return the arguments that a checkpoint was trained with, as plain data; None where it does not tell them."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a JSON file of a checkpoint says, None where it says nothing."""
     try:
-        found = json.loads((folder / TRAINING_ARGUMENTS).read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _situation(trainer: Trainer, state: TrainerState, then: Mapping[str, Any]) -> Situation:
+def _situation(trainer: Trainer, state: Mapping[str, Any], then: Mapping[str, Any]) -> Situation:
     args = trainer.args
     # Through JSON, which makes lists of tuples.
     now: dict[str, Any] = json.loads(json.dumps(args.to_dict(), default=str))
@@ -71,22 +69,26 @@ def _situation(trainer: Trainer, state: TrainerState, then: Mapping[str, Any]) -
     for settings in (now, then):
         for mirror in MIRRORS:
             settings.pop(mirror, None)
-    within_epoch = not float(state.epoch or 0).is_integer()
+    within_epoch = not float(state.get("epoch") or 0).is_integer()
     return Situation(then, now, within_epoch)
 
 
 def _of_objects(trainer: Trainer, origin: Origin, situation: Situation, allowed: Sequence[str]) -> Iterator[Difference]:
     """Yield what differs in the objects that the trainer was given, as far as the checkpoint tells of them."""
-    permitted = bool({"train_dataset", "all"} & set(allowed))
-    data = trainer.train_dataset
+
+    def permitted(name: str) -> bool:
+        return bool({name, "all"} & set(allowed))
+
+    data_name, data = "train_dataset", trainer.train_dataset
     samples = len(data) if has_length(data) else None
     if origin.samples != samples:
-        yield Difference("train_dataset", _count(origin.samples), _count(samples), order(situation), permitted)
+        yield Difference(data_name, _count(origin.samples), _count(samples), order(situation), permitted(data_name))
     elif origin.fingerprint != (now := getattr(data, "_fingerprint", None)):
         verdict = Verdict(Effect.MATHEMATICS, "fingerprints: other samples, or the same made in another way")
-        yield Difference("train_dataset", origin.fingerprint, now, verdict, permitted)
+        yield Difference(data_name, origin.fingerprint, now, verdict, permitted(data_name))
     if origin.processes != trainer._world.size:
-        yield Difference("processes", origin.processes, trainer._world.size, batch(situation), "all" in allowed)
+        name, size = "processes", trainer._world.size
+        yield Difference(name, origin.processes, size, batch(situation), permitted(name))
 
 
 def _count(samples: int | None) -> str:
@@ -121,7 +123,7 @@ def _refuse_inexact(report: ResumeReport) -> None:
     )
 
 
-def _parts(trainer: Trainer, folder: Path, state: TrainerState, differing: list[Difference]) -> Iterator[Part]:
+def _parts(trainer: Trainer, folder: Path, state: Mapping[str, Any], differing: list[Difference]) -> Iterator[Part]:
     parts = stored(folder)
     anew = {_STATE_OF[one.name] for one in differing if one.name in _STATE_OF and one.verdict.effect is Effect.REFUSED}
     yield Part("weights")
@@ -150,9 +152,10 @@ def _scaler(trainer: Trainer, parts: Stored) -> Iterator[Part]:
         yield Part(_NAMES[SCALER], RESTORED if wanted and there else MISSING if wanted else LEFT_OUT)
 
 
-def _callbacks(trainer: Trainer, state: TrainerState) -> Iterator[Part]:
+def _callbacks(trainer: Trainer, state: Mapping[str, Any]) -> Iterator[Part]:
     """Yield the callbacks whose state the checkpoint holds, and those that are gone."""
-    saved = set(state.stateful_callbacks or {}) - {type(trainer.control).__name__}
+    held = state.get("stateful_callbacks")
+    saved = set(held if isinstance(held, Mapping) else ()) - {type(trainer.control).__name__}
     present = {type(one).__name__ for one in trainer.callback_handler.callbacks}
     for outcome, names in ((RESTORED, saved & present), (LEFT_OUT, saved - present)):
         if names:

@@ -248,3 +248,16 @@ def test_another_number_of_processes_is_told(run: Path, tmp_path: Path) -> None:
     trainer.train(resume_from_checkpoint=str(folder))
 
     assert verdicts(report_of(trainer))["processes"] == "changes the mathematics"
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_once(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run / "checkpoint-8", tmp_path / "checkpoint-8")
+    path = tmp_path / "checkpoint-8" / "trainer_state.json"
+    path.write_text(path.read_text().replace(str(run), str(tmp_path / "gone")))
+    (tmp_path / "checkpoint-8" / "manifest.json").unlink()
+    seal(tmp_path / "checkpoint-8", Header(8))
+    resumed(tmp_path, tmp_path / "rest", step=8)
+
+    assert caplog.text.count("is gone; it is not looked for any more") == 1
