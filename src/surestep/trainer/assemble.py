@@ -87,6 +87,12 @@ def _data_parallel(trainer: Trainer, device: torch.device) -> Strategy:
     from surestep.runtime.collectives import join_group
 
     args, world = trainer.args, trainer._world
+    if args.ddp_static_graph and args.gradient_accumulation_steps > 1 and not args.auto_find_batch_size:
+        raise ArgumentError(
+            "ddp_static_graph=True learns the graph in the first backward, which must exchange gradients, and with "
+            f"gradient_accumulation_steps={args.gradient_accumulation_steps} the first one of a step does not. Leave "
+            "ddp_static_graph out, or set gradient_accumulation_steps=1."
+        )
     join_group(world, device, backend=args.ddp_backend, seconds=args.ddp_timeout)
     given = {
         "bucket_cap_mb": args.ddp_bucket_cap_mb,
