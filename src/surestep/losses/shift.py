@@ -24,10 +24,14 @@ _CLEARLY, _APART = 10, 1e-5
 
 @dataclass(slots=True)
 class Shift:
-    """Whether labels are shifted: as declared, or guessed until a loss has told."""
+    """Whether labels are shifted: as declared, or guessed until a loss has told.
+
+    `blind` says that the guess stands on nothing, not even on the model's class.
+    """
 
     shifted: bool = False
     guessed: bool = False
+    blind: bool = False
 
     @classmethod
     def of(cls, model: Any) -> Shift:
@@ -38,7 +42,12 @@ class Shift:
         # The labels of a decoder beside an encoder are its targets as they are.
         if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
             return cls()
-        return cls(_is_causal(model), guessed=True)
+        causal = _is_causal(model)
+        return cls(bool(causal), guessed=True, blind=causal is None)
+
+    def settle(self, shifted: bool) -> None:
+        """Take what a loss has told."""
+        self.shifted, self.guessed, self.blind = shifted, False, False
 
     def learn(self, predictions: Any, labels: Any, loss: Any, items: Any = None) -> None:
         """Look at the loss of a batch, where this is a guess; `items` is what its sum was divided by, if it was.
@@ -50,8 +59,7 @@ class Shift:
         logits = next((leaf for leaf in leaves(predictions) if isinstance(leaf, Tensor)), None)
         if logits is None or not _may_tell(logits, labels) or not loss.isfinite():
             return
-        self.guessed = False
-        self.shifted = shift_of(logits, labels, loss.detach(), expected=self.shifted, items=items)
+        self.settle(shift_of(logits, labels, loss.detach(), expected=self.shifted, items=items))
 
 
 def shift_of(logits: Tensor, labels: Tensor, loss: Tensor, *, expected: bool, items: Any = None) -> bool:
@@ -90,13 +98,13 @@ def _distance(one: float, other: float) -> float:
     return math.inf if math.isnan(apart) else apart
 
 
-def _is_causal(model: Any) -> bool:
-    """Say whether a model of transformers shifts, as its class and its kind of loss tell."""
+def _is_causal(model: Any) -> bool | None:
+    """Say whether a model of transformers shifts, as its class and its kind of loss tell; None of any other model."""
     if getattr(model, "loss_type", None) is not None:
         return getattr(getattr(model, "loss_function", None), "__name__", "") == "ForCausalLMLoss"
     kinds = {base.__name__ for base in type(model).__mro__ if base.__module__.startswith("transformers.")}
     if not kinds:
-        return False
+        return None
     # Heads of before there were kinds of losses (GPT2LMHeadModel), and classes of the user's that are one of its own.
     auto = require("transformers.models.auto.modeling_auto", "telling which of its models shift their labels")
     return not kinds.isdisjoint(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

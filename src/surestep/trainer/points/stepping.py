@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from surestep.errors import DataError
-from surestep.logs import get_logger
+from surestep.logs import announce, get_logger
 from surestep.losses.items import WatchedCount, count_items, function_takes_count, probe_item_use, undisturbed
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
@@ -85,9 +85,24 @@ class SteppingPoints(Face):
 
     def _find_item_use(self, batch: Mapping[str, Any]) -> bool:
         """Learn, from the first batch, whether the model's own loss divides by the item count, and what it counts."""
-        declared = getattr(self.model, "accepts_loss_kwargs", None) is not None
         outside = self.compute_loss_func is not None or self.label_smoother is not None
-        if declared or outside or type(self).compute_loss is not SteppingPoints.compute_loss:
+        if outside or type(self).compute_loss is not SteppingPoints.compute_loss:
+            used = self.model_accepts_loss_kwargs
+        else:
+            used = self._ask_model(batch)
+        counts = [count_items([batch], shifted=shifted) for shifted in (False, True)]
+        if self._shift.blind and None not in counts and counts[0] != counts[1]:
+            announce(
+                logger,
+                "All labels that are not -100 are counted, those at the first position too: nothing tells whether the "
+                f"loss shifts them. To declare it, set shifts_labels = True or False on {type(self.model).__name__}.",
+            )
+        return used
+
+    def _ask_model(self, batch: Mapping[str, Any]) -> bool:
+        """Ask the model's own loss, on a batch, what was not declared."""
+        declared = getattr(self.model, "accepts_loss_kwargs", None) is not None
+        if declared and not (self._shift.guessed and batch["labels"].dim() > 1):
             return self.model_accepts_loss_kwargs
         inputs = to_device(batch, self.engine.device)
 
@@ -100,9 +115,12 @@ class SteppingPoints(Face):
             return loss
 
         with undisturbed(self.model):
+            if declared:
+                loss_with(None)
+                return self.model_accepts_loss_kwargs
             found = probe_item_use(loss_with, batch)
         if found.shifted is not None and self._shift.guessed:
-            self._shift.shifted, self._shift.guessed = found.shifted, False
+            self._shift.settle(found.shifted)
         logger.info(
             "The loss of %s %s num_items_in_batch%s, as its first batch shows. To declare it, set accepts_loss_kwargs "
             "and shifts_labels on the model.",
@@ -200,7 +218,7 @@ class SteppingPoints(Face):
         if self.loss_is_scaled_for_ga is None and outside and isinstance(count, Tensor):
             if not self.args.torch_compile:
                 return WatchedCount.of(count)
-            logger.info(_TAKEN, type(self).__name__, "is taken to use", "left as it is")
+            announce(logger, _TAKEN % (type(self).__name__, "is taken to use", "left as it is"))
         self._count_used = self._expects_count_use()
         return count
 

@@ -112,6 +112,62 @@ def test_a_declaration_is_believed(tmp_path: Path, declared: bool, made: bool, f
     torch.testing.assert_close(gradient(tmp_path / "declared", model, size=1), factor * mean_of_means)
 
 
+class Causal(nn.Module):
+    """A model whose loss divides by the count that it is given, after a shift that its class says nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scores = nn.Embedding(10, 10)
+
+    def forward(self, input_ids: Tensor, labels: Any = None, num_items_in_batch: Any = None) -> dict[str, Tensor]:
+        logits = self.scores(input_ids)
+        if labels is None:
+            return {"logits": logits}
+        flat = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        how = "mean" if num_items_in_batch is None else "sum"
+        loss = nn.functional.cross_entropy(*flat, reduction=how)
+        return {"loss": loss if num_items_in_batch is None else loss / num_items_in_batch, "logits": logits}
+
+
+class CausalRows(Words):
+    """Rows whose first label is one."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        tokens = TOKENS[index].clamp(min=0)
+        return {"input_ids": tokens, "labels": tokens}
+
+
+def test_a_model_that_declares_its_count_is_asked_of_its_shift_alone(tmp_path: Path) -> None:
+    model = Causal()
+    model.accepts_loss_kwargs = True  # type: ignore[assignment]
+    calls: list[Any] = []
+    model.register_forward_pre_hook(lambda *given: calls.append(given[2].get("num_items_in_batch")), with_kwargs=True)
+    trainer = quick(tmp_path, model=model, train_dataset=CausalRows(), per_device_train_batch_size=2, max_steps=1)
+    trainer.train()
+
+    rows = TOKENS[:2].clamp(min=0)
+    assert [None if count is None else int(count) for count in calls] == [None, rows[:, 1:].numel()]
+
+
+@pytest.mark.parametrize("declared", [None, True, False])
+def test_a_count_that_stands_on_nothing_is_said_with_how_to_declare_it(
+    tmp_path: Path, declared: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loss_of(outputs: Any, labels: Any, num_items_in_batch: Any) -> Tensor:
+        flat = outputs["logits"][:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return nn.functional.cross_entropy(*flat, reduction="sum") / num_items_in_batch
+
+    model = Causal()
+    if declared is not None:
+        model.shifts_labels = declared  # type: ignore[assignment]
+    settings = {"train_dataset": CausalRows(), "per_device_train_batch_size": 2, "max_steps": 1}
+    trainer = quick(tmp_path, model=model, compute_loss_func=loss_of, **settings)
+    trainer.train()
+
+    assert caplog.text.count("set shifts_labels = True or False on Causal") == (declared is None)
+
+
 def test_what_a_subclass_says_of_its_loss_is_believed(tmp_path: Path) -> None:
     class Scaled(Trainer):
         loss_is_scaled_for_ga = True
