@@ -25,6 +25,8 @@ from surestep.runtime.generators import Draws, Seeds, derive, keep_defaults, put
 Read: TypeAlias = tuple[int, int, tuple[int, Any]]
 # A fetch gives the finished batch in a tuple; in a place of its own a stream can add what else it has to say.
 unpacked = itemgetter(0)
+# In the place of an epoch: reading that is no part of the training.
+EVALUATION = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,27 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[Any]]:
         """Read the epoch that comes next."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        if self.in_worker and hasattr(self.dataset, "set_epoch"):
+        epoch, self._epoch = self._epoch, self.following(self._epoch)
+        if self.in_worker and epoch != EVALUATION and hasattr(self.dataset, "set_epoch"):
             # Only the first epoch's copy of the dataset was told by the training process.
             self.dataset.set_epoch(epoch)
         info = get_worker_info()
         return self._batches(epoch, 0 if info is None else info.id)
+
+    @staticmethod
+    def following(epoch: int) -> int:
+        """Return the epoch that is read after another."""
+        return epoch if epoch == EVALUATION else epoch + 1
 
     def _batches(self, epoch: int, worker: int) -> Iterator[tuple[Any]]:
         source: Iterator[Any] = iter(())
         for number in count(self._first):
             kept = None if self.in_worker else keep_defaults()
             try:
-                self._seed(Draws.STREAM, self._reading_rank, (epoch, worker, number))
-                source = iter(self.dataset) if number == self._first else source
+                begins = number == self._first
+                # A stream begins its epoch with the same draws wherever the reading begins.
+                self._seed(Draws.STREAM, self._reading_rank, (epoch, worker, 0 if begins else number))
+                source = iter(self.dataset) if begins else source
                 samples = self._samples(source, (epoch, worker, number))
                 if not samples or (self._drop_last and len(samples) < (self._batch_size or 1)):
                     return

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.datapipes.datapipe import IterDataPipe
 
-from surestep.data.fetching import MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
+from surestep.data.fetching import EVALUATION, MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
+from surestep.data.held import HeldGenerators
 from surestep.data.loaders import set_epoch
 from surestep.data.samplers import Rule, SeededRandomSampler
 from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable, stream_from
@@ -44,25 +45,49 @@ class Reader:
         self._seeding = Seeding(seed, per_sample=seeding == "sample", rank=self._world.rank)
         self._order = Order(loader, self._world, seed if self._seeds else None)
         self._twin: DataLoader[Any] | None = None
-        self._next_epoch = -1
+        self._next_epoch: int | None = None
+        self.held = HeldGenerators(loader, walks=self.tier == "reads")
 
     def batches(self, epoch: int, *, start: int = 0, done: int = 0) -> Iterator[Any]:
         """Return the batches of an epoch from the sample `start` on, counted over all ranks, behind the first `done`.
 
+        The epoch `EVALUATION` is none: it is told to nobody, and the same each time it is read.
+
         Where the sample lies inside a batch, a full one begins there; of a batch sampler of the user's comes the rest
         of that batch. Raises `DataError` where a loader that can only be read has no end of a batch there.
         """
-        set_epoch(self.loader, epoch)
+        if epoch != EVALUATION:
+            set_epoch(self.loader, epoch)
+        self.held.begin(epoch)
         if self.tier == "reads":
             own = 0 if start == 0 or not reads_samples(self.loader) else start
             return _after_batches(_after_samples(self._read(epoch, own), start - own), done)
         self._order.begin(epoch, start, done)
         return iter(self._map_twin())
 
+    def fetch_one(self, index: Any) -> Any:
+        """Return the batch of a single sample of a dataset with indices, read in this process as the first of all."""
+        single = self.loader.batch_sampler is None
+        return self._map_fetch().__getitems__((0, 1, (0, index if single else [index])))[0]
+
+    def first_fetch(self) -> Callable[[], Any]:
+        """Return what fetches the first batch of the first epoch, in this process, as often as it is called.
+
+        Loaders that torch did not make are asked for it, and workers of theirs with them.
+        """
+        set_epoch(self.loader, 0)
+        if self.tier != "reads" and self._seeds:
+            self._order.begin(0)
+            read, fetch = next(iter(self._order)), self._map_fetch()
+            return lambda: fetch.__getitems__(read)[0]
+        if self._fetches_stream():
+            return lambda: next(iter(self._stream_fetch(self.loader.dataset, 0)))[0]
+        return lambda: next(self.batches(0))
+
     def state_dict(self) -> dict[str, Any]:
         """Return what of the reader goes into a checkpoint."""
         sampler = self._sampler_with_rule()
-        return {"order": None if sampler is None else sampler.rule}
+        return {"order": None if sampler is None else sampler.rule, "generators": self.held.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave: the order goes on by the rule that it began with."""
@@ -74,6 +99,7 @@ class Reader:
             )
         if sampler is not None and rule is not None:
             sampler.rule = rule
+        self.held.load_state_dict(state["generators"])
 
     def _sampler_with_rule(self) -> Any:
         """Return the sampler that may draw its order by one rule or another."""
@@ -86,8 +112,7 @@ class Reader:
         single = loader.batch_sampler is None
         if not self._seeds:
             return self._as_twin(keep=True, **{"sampler" if single else "batch_sampler": self._order})
-        fetch = MapFetch(loader.dataset, loader.collate_fn, self._seeding, single=single)
-        return self._as_twin(keep=True, dataset=fetch, batch_sampler=self._order, **_in_fetch(loader))
+        return self._as_twin(keep=True, dataset=self._map_fetch(), batch_sampler=self._order, **_in_fetch(loader))
 
     def _read(self, epoch: int, start: int) -> Iterator[Any]:
         """Return the batches of an epoch; of a stream that is read sample by sample, from one of them on."""
@@ -95,20 +120,34 @@ class Reader:
         stream = stream_from(loader.dataset, start, self._world) if start else None
         if not self._seeds:
             return iter(loader if stream is None else self._as_twin(keep=False, dataset=stream))
-        if not is_plain(loader) or not isinstance(loader.dataset, IterableDataset) or _is_pipe(loader):
+        if not self._fetches_stream():
             return self._seeded_around(iter(loader), epoch)
-        fetch = StreamFetch(
-            loader.dataset if stream is None else stream,
+        fetch = self._stream_fetch(loader.dataset if stream is None else stream, epoch, start)
+        # Workers count epochs from where they began.
+        goes_on, self._next_epoch = epoch == self._next_epoch, fetch.following(epoch)
+        return iter(self._as_twin(keep=goes_on, dataset=fetch, batch_sampler=None, **_in_fetch(loader)))
+
+    def _map_fetch(self) -> MapFetch:
+        loader = self.loader
+        return MapFetch(loader.dataset, loader.collate_fn, self._seeding, single=loader.batch_sampler is None)
+
+    def _fetches_stream(self) -> bool:
+        """Say whether batches of a stream are fetched in one piece, with draws seeded for them."""
+        loader = self.loader
+        stream = is_plain(loader) and isinstance(loader.dataset, IterableDataset)
+        return self._seeds and stream and not isinstance(loader.dataset, IterDataPipe)
+
+    def _stream_fetch(self, stream: Any, epoch: int, first: int = 0) -> StreamFetch:
+        loader = self.loader
+        return StreamFetch(
+            stream,
             loader.collate_fn,
             self._seeding,
             epoch=epoch,
-            first=start,
+            first=first,
             batch_size=None if loader.batch_sampler is None else loader.batch_size,
             drop_last=loader.drop_last,
         )
-        # Workers count epochs from where they began.
-        goes_on, self._next_epoch = epoch == self._next_epoch, epoch + 1
-        return iter(self._as_twin(keep=goes_on, dataset=fetch, batch_sampler=None, **_in_fetch(loader)))
 
     def _as_twin(self, *, keep: bool, **parts: Any) -> DataLoader[Any]:
         """Return a copy of the loader with other parts, and with the workers of the last if they are to be kept.
@@ -139,10 +178,6 @@ def _in_fetch(loader: DataLoader[Any]) -> dict[str, Any]:
 
         start = Spared(start)
     return {"collate_fn": unpacked, "worker_init_fn": start}
-
-
-def _is_pipe(loader: DataLoader[Any]) -> bool:
-    return isinstance(loader.dataset, IterDataPipe)
 
 
 def _after_batches(batches: Iterator[Any], done: int) -> Iterator[Any]:

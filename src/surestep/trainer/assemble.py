@@ -36,7 +36,6 @@ from surestep.training.tally import Tally
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from surestep.data.reading import DataSeeding, Reader
     from surestep.trainer.measuring import Measures
     from surestep.trainer.trainer import Trainer
 
@@ -185,19 +184,12 @@ def make_plan(trainer: Trainer, loader: Any) -> Plan:
     )
 
 
-def make_reader(trainer: Trainer, loader: Any) -> Reader:
-    """Return what reads the training loader, with draws seeded as the arguments say."""
-    from surestep.data.reading import Reader
-
-    seeding = cast("DataSeeding", trainer.args.data_seeding)
-    return Reader(loader, seed=trainer._data_seed(), seeding=seeding, world=trainer._world)
-
-
 def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -> Run:
     """Put a run together: loader, plan, optimizer, schedule, engine, and what a checkpoint holds of them."""
     from surestep.data.cutting import Cutting
     from surestep.trainer.before import first_looked_at
     from surestep.trainer.nonfinite import make_watch
+    from surestep.trainer.reading import make_reader, tell_reading
 
     engine, events = trainer.engine, trainer.callback_handler
     loader = trainer.get_train_dataloader()
@@ -252,6 +244,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)
+    tell_reading(trainer, reader, run, resumed=resume_from_checkpoint is not None)
     engine.watch = make_watch(trainer, run, loader, resume_from_checkpoint)
     events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     events.train_dataloader = loader

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from surestep.data.hidden import generators_in, put_back, states_of
 from surestep.errors import SurestepError
 from surestep.logs import get_logger
 from surestep.runtime.device import empty_cache
@@ -30,7 +31,7 @@ class NoBatchSizeFitsError(SurestepError, RuntimeError):
 
 
 class Beginning:
-    """What training began with: weights (on the host), what updates them, callbacks and random generators."""
+    """What training began with: weights (on the host), what updates them, callbacks, and all random generators."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -39,6 +40,7 @@ class Beginning:
         self._scaler = copy.deepcopy(trainer.engine.precision.state_dict())
         self._callbacks = CallbackStates(trainer.callback_handler.callbacks)
         self._random = capture_random_state()
+        self._held = states_of(self._generators())
 
     def put_back(self) -> None:
         """Make the trainer what it was; what it made itself for the failed attempt is dropped."""
@@ -55,6 +57,7 @@ class Beginning:
         self._callbacks.put_back()
         trainer.control, trainer.current_flos = type(trainer.control)(), 0.0
         restore_random_state(self._random)
+        put_back(self._generators(), self._held)
 
     def put_weights_back(self) -> None:
         """Make parameters and buffers what they were, without gradients."""
@@ -63,6 +66,13 @@ class Beginning:
                 tensor.requires_grad_(trained)
                 tensor.copy_(value)
                 tensor.grad = None
+
+    def _generators(self) -> dict[str, Any]:
+        """Return the generators that the data holds for itself."""
+        trainer, found = self._trainer, dict[str, Any]()
+        for name in ("train_dataset", "eval_dataset", "data_collator"):
+            found.update(generators_in(name, getattr(trainer, name)))
+        return found
 
     def _tensors(self) -> list[torch.Tensor]:
         """Return parameters and buffers, those as well that no state dict names."""

@@ -426,4 +426,4 @@ def test_a_run_goes_on_by_the_rule_of_its_order() -> None:
 
 def test_a_rule_that_is_not_known_is_refused() -> None:
     with pytest.raises(CheckpointError, match="'sorted'"):
-        reader_of(loader_of(Noisy())).load_state_dict({"order": "sorted"})
+        reader_of(loader_of(Noisy())).load_state_dict({"order": "sorted", "generators": {}})

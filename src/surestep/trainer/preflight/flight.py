@@ -16,7 +16,6 @@ import torch
 from surestep.checkpoint.layout import folder_name
 from surestep.checkpoint.space import human, room_at
 from surestep.config.enums import IntervalStrategy, SaveStrategy
-from surestep.data.loaders import set_epoch
 from surestep.engine.together import CarefulEngine
 from surestep.errors import CheckpointError
 from surestep.runtime.collectives import on_main
@@ -25,8 +24,10 @@ from surestep.trainer.assemble import make_plan, prepared_model
 from surestep.trainer.batch_size import Beginning
 from surestep.trainer.first_step import misfits_refused
 from surestep.trainer.preflight import look
+from surestep.trainer.preflight.draws import draws_of
 from surestep.trainer.preflight.hints import explain
 from surestep.trainer.preflight.report import PreflightReport, Stage
+from surestep.trainer.reading import make_reader
 from surestep.trainer.room import kept_at_once
 from surestep.trainer.stopping import leave_if_asked, served_signals
 from surestep.trainer.trial import first_figures, wanted_figures
@@ -93,15 +94,17 @@ def _undone(trainer: Trainer) -> Iterator[None]:
 def _fetch(trainer: Trainer, stage: Stage) -> tuple[list[Any], Any]:
     loader = trainer.get_train_dataloader()
     plan = make_plan(trainer, loader)
-    set_epoch(loader, 0)
+    reader = make_reader(trainer, loader)
     with failing_together(trainer.engine.strategy):
-        batches = list(islice(iter(loader), min(plan.group_size(0), _MICRO_BATCHES)))
+        batches = list(islice(reader.batches(0), min(plan.group_size(0), _MICRO_BATCHES)))
     if not batches:
         stage.problems.append("The training data gave not a single batch. Give it at least one sample.")
         return batches, plan
     stage.figures = look.describe(batches[0])
     model = trainer.engine.unwrap(trainer.model)
     stage.problems += [*look.inputs_of(batches[0], model), *look.labels_of(batches[0], model)]
+    if trainer.args.data_seeding != "global":
+        stage.problems += draws_of(reader)
     return batches, plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,39 @@ class Computes(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> dict[str, Any]:
         prediction = self.layer(x)
         return {"loss": self.loss(prediction, labels), "logits": prediction}
+
+
+class OwnGenerator(Points):
+    """A set that draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.generator = np.random.default_rng(1)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = super().__getitem__(index)
+        return {**sample, "x": sample["x"] + float(self.generator.random())}
+
+
+class Counts(Points):
+    """A set whose samples change with the reading."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        self.reads += 1
+        sample = super().__getitem__(index)
+        return {**sample, "x": sample["x"] * self.reads}
+
+
+def drawing_collator() -> Any:
+    generator = random.Random(1)
+
+    def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        noise = generator.random()
+        return {name: torch.stack([sample[name] for sample in samples]) + noise for name in ("x", "labels")}
+
+    return collate
 
 
 class Other(nn.Module):
@@ -223,6 +257,16 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
         lambda: {"model": Keeps(), "gradient_accumulation_steps": 2},
         "Detach what the model keeps",
     ),
+    "a generator that the position does not seed": (
+        lambda: {"train_dataset": OwnGenerator(), "dataloader_num_workers": 1},
+        r"differs in \['x'\].*what OwnGenerator and default_data_collator give.*draws from dataset.generator "
+        r"\(numpy.random._generator.Generator\).*set_batch_seed",
+    ),
+    "a counter in the data": (lambda: {"train_dataset": Counts()}, "what Counts and .*It keeps a counter"),
+    "a collator that draws for itself": (
+        lambda: {"data_collator": drawing_collator(), "dataloader_num_workers": 1},
+        "draws from collate_fn",
+    ),
     "another model's optimizer": (other_optimizer, "holds none of the model's parameters"),
     "a learning rate of zero": (lambda: {"learning_rate": 0.0}, "Set learning_rate"),
     "a metric that does not exist": (lambda: best("f1"), "metric_for_best_model is 'f1', but the evaluation gives"),
@@ -301,7 +345,22 @@ class Counted(Dataset):
         return self.points[index]
 
 
-def test_a_preflight_reads_one_step_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seeding", "reads"), [("global", 2), ("batch", 6)])
+def test_a_preflight_reads_one_step_and_its_first_batch_twice_more(tmp_path: Path, seeding: str, reads: int) -> None:
     data = Counted()
-    assert quick(tmp_path, train_dataset=data, per_device_train_batch_size=2).preflight().ok
-    assert data.reads == 2
+    assert quick(tmp_path, train_dataset=data, per_device_train_batch_size=2, data_seeding=seeding).preflight().ok
+    assert data.reads == reads
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train_dataset": OwnGenerator()},  # read in this process: its state goes into checkpoints
+        {"train_dataset": OwnGenerator(), "dataloader_num_workers": 1, "data_seeding": "global"},
+    ],
+)
+def test_draws_that_a_resume_repeats_or_need_not_are_no_mistake(tmp_path: Path, settings: Plant) -> None:
+    generator = settings["train_dataset"].generator
+    before = generator.bit_generator.state
+    assert quick(tmp_path, **settings).preflight().ok
+    assert generator.bit_generator.state == before

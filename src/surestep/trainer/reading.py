@@ -1,0 +1,87 @@
+"""Reading the training loader by position, and what is told of it when a run begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from surestep.config.enums import SaveStrategy
+from surestep.logs import get_logger
+
+if TYPE_CHECKING:
+    from surestep.data.reading import DataSeeding, Reader
+    from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
+
+logger = get_logger(__name__)
+
+_SEEKS = "The training data is read from any position at once: a resumed run loses no time."
+_WALKS = (
+    "The order of the training data comes from %s, which cannot begin in the middle of an epoch: a resumed run walks "
+    "through its indices up to the position%s, and reads no sample on the way. A sampler with a method seek(samples) "
+    "begins at once, and so does the order of train_sampling_strategy."
+)
+_READS = (
+    "The training data is %s, which tells no position: a resumed run reads it up to there and throws the batches "
+    "away%s. A set with __len__ and __getitem__ begins at once."
+)
+_OWN_DRAWS = (
+    "The training data draws from a generator of its own, which the position does not seed: %s. Each of the %d workers "
+    "draws from a copy, and a resumed run draws other numbers. %s"
+)
+HOW_TO_SEED = (
+    "Draw from the default generators of random, numpy and torch, or give the class a method set_batch_seed(seed) that "
+    "seeds its own; data_seeding='global' leaves draws as they happen to be."
+)
+
+
+def make_reader(trainer: Trainer, loader: Any) -> Reader:
+    """Return what reads the training loader, with draws seeded as the arguments say."""
+    from surestep.data.reading import Reader
+
+    seeding = cast("DataSeeding", trainer.args.data_seeding)
+    return Reader(loader, seed=trainer._data_seed(), seeding=seeding, world=trainer._world)
+
+
+def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -> None:
+    """Say how the run gets to a position in its data, what that costs if it is resumed, and what would be better.
+
+    A warning where reading is lost, or draws are not seeded, and the run saves or resumes; else a note.
+    """
+    done = run.stretch.done if resumed and not run.epoch_over else 0
+    matters = resumed or trainer.args.save_strategy != SaveStrategy.NO
+    if reader.tier == "seek":
+        logger.info(_SEEKS)
+    elif reader.tier == "indices":
+        logger.info(_WALKS, _kind_of_order(reader.loader), f": here {done} batches" if done else "")
+    else:
+        tell = logger.warning if matters else logger.info
+        tell(_READS, _kind_of_data(reader.loader), f": here {done} batches" if done else "")
+    if matters:
+        _tell_own_draws(trainer, reader)
+
+
+def _tell_own_draws(trainer: Trainer, reader: Reader) -> None:
+    """Warn of generators that workers hold copies of. Those of this process go into checkpoints."""
+    if trainer.args.data_seeding == "global" or not reader.held.in_workers:
+        return
+    from surestep.data.probing import own_draws
+
+    if where := own_draws(reader):
+        logger.warning(_OWN_DRAWS, ", ".join(where), reader.loader.num_workers, HOW_TO_SEED)
+
+
+def _kind_of_order(loader: Any) -> str:
+    batches = loader.batch_sampler
+    order = getattr(batches, "sampler", None)
+    plain = type(batches).__module__.startswith(("torch.", "surestep."))
+    return type(order if batches is None or (plain and order is not None) else batches).__name__
+
+
+def _kind_of_data(loader: Any) -> str:
+    from torch.utils.data import DataLoader, IterableDataset
+
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(loader, DataLoader) and isinstance(dataset, IterableDataset):
+        inner: Any = getattr(dataset, "stream", getattr(dataset, "source", dataset))
+        return f"a stream ({type(inner).__name__})"
+    return f"a loader of its own kind ({type(loader).__name__})"
