@@ -29,6 +29,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _backend(value: Any) -> Any:
+    if value in ("ray", "wandb"):
+        raise PydanticCustomError(
+            "backend", "Write optuna; for the others call trainer.hyperparameter_search(backend=...) in Python"
+        )
+    return value
+
+
 Number = Annotated[int | float, BeforeValidator(_number)]
 Value = str | int | float | bool | None
 
@@ -96,7 +104,9 @@ Space = dict[str, Within]
 class SearchSettings(Settings):
     """A search: the job is trained once for each trial, and the best trial is judged and kept."""
 
-    backend: Literal["optuna"] = Field("optuna", description="who draws the values")
+    backend: Annotated[Literal["optuna"], BeforeValidator(_backend)] = Field(
+        "optuna", description="who draws the values"
+    )
     n_trials: Count = Field(20, description="trials in all, those before a restart among them")
     timeout: Annotated[Number, Field(gt=0)] | None = Field(None, description="seconds after which no trial begins")
     space: Space = Field(
