@@ -11,13 +11,14 @@ called before each batch, or before each sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count, islice, repeat
 from operator import getitem, itemgetter
 from typing import Any, TypeAlias
 
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from surestep.data import streams
 from surestep.data.ranks import RankStream
 from surestep.runtime.generators import Draws, Seeds, derive, keep_defaults, put_back_defaults, seed_defaults
 
@@ -96,12 +97,40 @@ class MapFetch(SeededFetch, Dataset[Any]):
         return self.dataset[index]
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a worker stands in its part of a stream: behind so many batches and samples; the stream calls it `state`.
+
+    Without a state the stream is one that begins there. They are counted so that no draws come twice.
+    """
+
+    worker: int
+    batches: int = 0
+    samples: int = 0
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """Where a pass over a stream begins: the marks that workers had, and which of them is to give the first batch.
+
+    Torch asks its worker 0 first, so that the others take the part of one `shift` further.
+    """
+
+    marks: dict[int, Mark] = field(default_factory=dict)
+    shift: int = 0
+
+    def part(self, worker: int, workers: int) -> int:
+        """Return whose part of the stream a worker has."""
+        return (worker + self.shift) % workers
+
+
 class StreamFetch(SeededFetch, IterableDataset[Any]):
-    """Reads batches from a stream, which tells no position: draws follow from the worker and the batches it has read.
+    """Reads batches from a stream: what is drawn for one follows from the worker and the batches that it has read.
 
     Ranks that all read the stream from end to end must read the same, so that the rank counts for collating only.
-    `epoch` is the first that will be read; workers that are kept count on from there. `first` is the sample at which a
-    stream begins that was read that far before: draws are not repeated.
+    `epoch` is the first that will be read; workers that are kept count on from there. The first pass begins at `onset`.
+    Where the stream tells its position, a worker adds its mark to each batch, and `mark` gives that of this process.
     """
 
     def __init__(
@@ -111,41 +140,55 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
         seeding: Seeding,
         *,
         epoch: int,
-        first: int = 0,
         batch_size: int | None,
         drop_last: bool = False,
+        onset: Onset | None = None,
     ) -> None:
         super().__init__(stream, collate, seeding)
+        self.tells = streams.untold(stream) is None
+        self.onset = onset or Onset()
+        self._reading = stream
+        self._mark = Mark(0)
         self._epoch = epoch
-        self._first = first
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._reading_rank = 0 if isinstance(stream, RankStream) else seeding.rank
 
-    def __iter__(self) -> Iterator[tuple[Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Read the epoch that comes next."""
         epoch, self._epoch = self._epoch, self.following(self._epoch)
         if self.in_worker and epoch != EVALUATION and hasattr(self.dataset, "set_epoch"):
             # Only the first epoch's copy of the dataset was told by the training process.
             self.dataset.set_epoch(epoch)
         info = get_worker_info()
-        return self._batches(epoch, 0 if info is None else info.id)
+        worker = 0 if info is None else info.id
+        start, self.onset = self.onset.marks.get(worker), Onset()
+        told = None if start is None else start.state
+        self._reading = self.dataset if told is None else streams.at_position(self.dataset, told)
+        return self._batches(epoch, start or Mark(worker))
 
     @staticmethod
     def following(epoch: int) -> int:
         """Return the epoch that is read after another."""
         return epoch if epoch == EVALUATION else epoch + 1
 
-    def _batches(self, epoch: int, worker: int) -> Iterator[tuple[Any]]:
+    def mark(self) -> Mark:
+        """Return where this process stands, which must be where it has read to and given what it read."""
+        return replace(self._mark, state=streams.position_of(self._reading))
+
+    def _batches(self, epoch: int, start: Mark) -> Iterator[tuple[Any, ...]]:
         source: Iterator[Any] = iter(())
-        for number in count(self._first):
+        worker, place = start.worker, start.samples
+        for number in count(start.batches):
             kept = None if self.in_worker else keep_defaults()
             try:
-                begins = number == self._first
-                # A stream begins its epoch with the same draws wherever the reading begins.
-                self._seed(Draws.STREAM, self._reading_rank, (epoch, worker, 0 if begins else number))
-                source = iter(self.dataset) if begins else source
-                samples = self._samples(source, (epoch, worker, number))
+                begins = number == start.batches
+                # A stream begins its epoch with the same draws wherever the reading begins; one that tells its place
+                # has them behind it.
+                first = begins and start.state is None
+                self._seed(Draws.STREAM, self._reading_rank, (epoch, worker, 0 if first else number))
+                source = iter(self._reading) if begins else source
+                samples = self._samples(source, (epoch, worker, place))
                 if not samples or (self._drop_last and len(samples) < (self._batch_size or 1)):
                     return
                 self._seed(Draws.COLLATION, self.seeding.rank, (epoch, worker, number))
@@ -153,7 +196,9 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
             finally:
                 if kept is not None:
                     put_back_defaults(kept)
-            yield (batch,)
+            place += len(samples)
+            self._mark = Mark(worker, number + 1, place)
+            yield (batch, self.mark()) if self.in_worker and self.tells else (batch,)
             if len(samples) < (self._batch_size or 1):
                 return
 
@@ -162,10 +207,9 @@ class StreamFetch(SeededFetch, IterableDataset[Any]):
         size = self._batch_size or 1
         if not self.seeding.per_sample:
             return list(islice(source, size))
-        epoch, worker, number = of
+        epoch, worker, first = of
         samples: list[Any] = []
-        begin = self._first + (number - self._first) * size
-        for place in range(begin, begin + size):
+        for place in range(first, first + size):
             self._seed(Draws.SAMPLE, self._reading_rank, (epoch, worker, place))
             samples += islice(source, 1)
         return samples
@@ -187,7 +231,10 @@ class WorkerStart:
         info: Any = get_worker_info()
         fetch: SeededFetch = info.dataset
         fetch.in_worker = True
-        # Past its guard: users look for their dataset here, to change it.
+        # Past its guard: users look here for their dataset, to change it, and for the worker's part of it.
         object.__setattr__(info, "dataset", fetch.dataset)
+        if isinstance(fetch, StreamFetch):
+            worker_id = fetch.onset.part(worker_id, info.num_workers)
+            object.__setattr__(info, "id", worker_id)
         if self._user is not None:
             self._user(worker_id)

@@ -14,17 +14,22 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.datapipes.datapipe import IterDataPipe
 
-from surestep.data.fetching import EVALUATION, MapFetch, Seeding, StreamFetch, WorkerStart, unpacked
+from surestep.data.fetching import EVALUATION, MapFetch, Mark, Onset, Seeding, StreamFetch, WorkerStart, unpacked
 from surestep.data.held import HeldGenerators
 from surestep.data.loaders import set_epoch
+from surestep.data.marks import LoaderState, Marks
 from surestep.data.samplers import Rule, SeededRandomSampler
-from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable, stream_from
+from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable
+from surestep.data.skipping import skipping
+from surestep.data.streams import stream_from, untold
 from surestep.errors import CheckpointError, DataError
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.nested import batch_length
 from surestep.runtime.world import World
 
 DataSeeding: TypeAlias = Literal["batch", "sample", "global"]
+# An epoch, a sample of it, and so many batches more.
+Place: TypeAlias = tuple[int, int, int]
 _END = object()
 
 
@@ -35,6 +40,8 @@ class Reader:
     of each "sample", or, with "global", the default generators as they happen to be, as in the original. A loader
     that torch did not make, or that iterates in a way of its own, is read as it is, with generators seeded by the
     number of the batch; its workers, if it has some, are its own affair.
+
+    A stream, or a loader, that tells its position is taken up there; any other is read again up to it.
     """
 
     def __init__(self, loader: Any, *, seed: int, seeding: DataSeeding = "batch", world: World | None = None) -> None:
@@ -47,6 +54,8 @@ class Reader:
         self._twin: DataLoader[Any] | None = None
         self._next_epoch: int | None = None
         self.held = HeldGenerators(loader, walks=self.tier == "reads")
+        self._is_stream = is_plain(loader) and isinstance(loader.dataset, IterableDataset)
+        self._account = self._make_account()
 
     def batches(self, epoch: int, *, start: int = 0, done: int = 0) -> Iterator[Any]:
         """Return the batches of an epoch from the sample `start` on, counted over all ranks, behind the first `done`.
@@ -60,8 +69,7 @@ class Reader:
             set_epoch(self.loader, epoch)
         self.held.begin(epoch)
         if self.tier == "reads":
-            own = 0 if start == 0 or not reads_samples(self.loader) else start
-            return _after_batches(_after_samples(self._read(epoch, own), start - own), done)
+            return self._read_to(epoch, start, done)
         self._order.begin(epoch, start, done)
         return iter(self._map_twin())
 
@@ -87,10 +95,14 @@ class Reader:
     def state_dict(self) -> dict[str, Any]:
         """Return what of the reader goes into a checkpoint."""
         sampler = self._sampler_with_rule()
-        return {"order": None if sampler is None else sampler.rule, "generators": self.held.state_dict()}
+        return {
+            "order": None if sampler is None else sampler.rule,
+            "generators": self.held.state_dict(),
+            "stream": None if self._account is None else self._account.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` gave: the order goes on by the rule that it began with."""
+        """Take what `state_dict` gave: the order goes on by the rule that it began with, a stream where it was."""
         sampler, rule = self._sampler_with_rule(), state["order"]
         if rule is not None and rule not in get_args(Rule):
             raise CheckpointError(
@@ -100,12 +112,22 @@ class Reader:
         if sampler is not None and rule is not None:
             sampler.rule = rule
         self.held.load_state_dict(state["generators"])
+        if self._account is not None:
+            self._account.load_state_dict(state.get("stream") or {})
 
     def _sampler_with_rule(self) -> Any:
         """Return the sampler that may draw its order by one rule or another."""
         batches = getattr(self.loader, "batch_sampler", None)
         parts = (batches, getattr(batches, "sampler", None), getattr(self.loader, "sampler", None))
         return next((part for part in parts if isinstance(part, SeededRandomSampler)), None)
+
+    def _make_account(self) -> Marks | LoaderState | None:
+        loader = self.loader
+        if self._is_stream:
+            told = self._fetches_stream() and untold(loader.dataset) is None
+            return Marks(loader, self._world) if told else None
+        methods = (getattr(loader, name, None) for name in ("state_dict", "load_state_dict"))
+        return LoaderState(loader, self._world) if self.tier == "reads" and all(map(callable, methods)) else None
 
     def _map_twin(self) -> DataLoader[Any]:
         loader = self.loader
@@ -114,18 +136,58 @@ class Reader:
             return self._as_twin(keep=True, **{"sampler" if single else "batch_sampler": self._order})
         return self._as_twin(keep=True, dataset=self._map_fetch(), batch_sampler=self._order, **_in_fetch(loader))
 
-    def _read(self, epoch: int, start: int) -> Iterator[Any]:
-        """Return the batches of an epoch; of a stream that is read sample by sample, from one of them on."""
+    def _read_to(self, epoch: int, start: int, done: int) -> Iterator[Any]:
+        """Return the batches behind a place of an epoch, where the order is not known: told there, or read there."""
+        account = self._account
+        if isinstance(account, Marks):
+            onset = account.onset(epoch, start, done)
+            if onset is not None:
+                return self._stream(epoch, onset=onset, place=(epoch, start, done))
+            batches = self._from_sample(epoch, start, done, place=(epoch, start, 0))
+            account.stand(epoch, start, done)
+            return batches
+        if account is None:
+            return self._from_sample(epoch, start, done)
+        if account.begin(epoch, start, done):
+            return account.count(self._around(epoch, done))
+        return account.count(self._after(self._around(epoch, 0), start, done))
+
+    def _from_sample(self, epoch: int, start: int, done: int, place: Place | None = None) -> Iterator[Any]:
+        """Return the batches behind a place; a stream that is read sample by sample may begin within a batch."""
+        first = start if reads_samples(self.loader) else 0
+        if self._fetches_stream():
+            return self._after(self._stream(epoch, first=first, place=place), start - first, done)
+        return self._after(self._around(epoch, 0, first), start - first, done)
+
+    def _after(self, batches: Iterator[Any], start: int, done: int) -> Iterator[Any]:
+        """Read batches and drop them, up to a sample and so many batches more."""
+        if (start, done) == (0, 0):
+            return batches
+        with skipping(start, done, self._why_read()) as skipped:
+            return _after_batches(_after_samples(batches, start, skipped), done, skipped)
+
+    def _why_read(self) -> str | None:
+        """Say why a stream is read again, as far as it is known."""
+        reason = untold(self.loader.dataset) if self._is_stream else None
+        if reason is None and self._is_stream and not self._seeds:
+            return "data_seeding='global' keeps no position of a stream"
+        return reason
+
+    def _stream(
+        self, epoch: int, *, first: int = 0, onset: Onset | None = None, place: Place | None = None
+    ) -> Iterator[Any]:
+        """Return the batches of a stream, from its `first` sample or an onset on; with a place, marks are taken."""
         loader = self.loader
-        stream = stream_from(loader.dataset, start, self._world) if start else None
-        if not self._seeds:
-            return iter(loader if stream is None else self._as_twin(keep=False, dataset=stream))
-        if not self._fetches_stream():
-            return self._seeded_around(iter(loader), epoch)
-        fetch = self._stream_fetch(loader.dataset if stream is None else stream, epoch, start)
-        # Workers count epochs from where they began.
-        goes_on, self._next_epoch = epoch == self._next_epoch, fetch.following(epoch)
-        return iter(self._as_twin(keep=goes_on, dataset=fetch, batch_sampler=None, **_in_fetch(loader)))
+        fetch = self._stream_fetch(self._stream_from(first), epoch, onset or self._onset(first))
+        # Workers count epochs from where they began, and those that exchanged their parts keep to that.
+        goes_on, self._next_epoch = epoch == self._next_epoch, None if fetch.onset.shift else fetch.following(epoch)
+        parts = _in_fetch(loader)
+        if place is not None and loader.num_workers:
+            parts["collate_fn"] = as_it_is
+        marks = fetch.onset
+        batches = iter(self._as_twin(keep=goes_on and not marks.marks, dataset=fetch, batch_sampler=None, **parts))
+        account = self._account
+        return account.read(batches, fetch, place, marks) if place and isinstance(account, Marks) else batches
 
     def _map_fetch(self) -> MapFetch:
         loader = self.loader
@@ -133,21 +195,33 @@ class Reader:
 
     def _fetches_stream(self) -> bool:
         """Say whether batches of a stream are fetched in one piece, with draws seeded for them."""
-        loader = self.loader
-        stream = is_plain(loader) and isinstance(loader.dataset, IterableDataset)
-        return self._seeds and stream and not isinstance(loader.dataset, IterDataPipe)
+        return self._seeds and self._is_stream and not isinstance(self.loader.dataset, IterDataPipe)
 
-    def _stream_fetch(self, stream: Any, epoch: int, first: int = 0) -> StreamFetch:
+    def _stream_fetch(self, stream: Any, epoch: int, onset: Onset | None = None) -> StreamFetch:
         loader = self.loader
         return StreamFetch(
             stream,
             loader.collate_fn,
             self._seeding,
             epoch=epoch,
-            first=first,
             batch_size=None if loader.batch_sampler is None else loader.batch_size,
             drop_last=loader.drop_last,
+            onset=onset,
         )
+
+    @staticmethod
+    def _onset(first: int) -> Onset:
+        """Return where a stream begins that was read up to a sample."""
+        return Onset({0: Mark(0, first, first)}) if first else Onset()
+
+    def _stream_from(self, first: int) -> Any:
+        dataset = self.loader.dataset
+        return stream_from(dataset, first, self._world, self._why_read()) if first else dataset
+
+    def _around(self, epoch: int, number: int, first: int = 0) -> Iterator[Any]:
+        """Return the batches of a loader that is read as it is, the first of which has a number."""
+        loader = self._as_twin(keep=False, dataset=self._stream_from(first)) if first else self.loader
+        return self._seeded_around(iter(loader), epoch, number) if self._seeds else iter(loader)
 
     def _as_twin(self, *, keep: bool, **parts: Any) -> DataLoader[Any]:
         """Return a copy of the loader with other parts, and with the workers of the last if they are to be kept.
@@ -160,8 +234,8 @@ class Reader:
         self._twin = twin
         return twin
 
-    def _seeded_around(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
-        for number in count():
+    def _seeded_around(self, batches: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
+        for number in count(first):
             seeds = derive(self._seeding.seed, kind=Draws.LOADER, epoch=epoch, place=number, part=self._seeding.rank)
             with borrowed_defaults(seeds):
                 batch = next(batches, _END)
@@ -180,13 +254,18 @@ def _in_fetch(loader: DataLoader[Any]) -> dict[str, Any]:
     return {"collate_fn": unpacked, "worker_init_fn": start}
 
 
-def _after_batches(batches: Iterator[Any], done: int) -> Iterator[Any]:
+def as_it_is(batch: Any) -> Any:
+    """Return a batch with what came along with it: a collator for workers that have finished their batches."""
+    return batch
+
+
+def _after_batches(batches: Iterator[Any], done: int, skipped: Callable[[int], Any]) -> Iterator[Any]:
     for _ in islice(batches, done):
-        pass
+        skipped(1)
     return batches
 
 
-def _after_samples(batches: Iterator[Any], samples: int) -> Iterator[Any]:
+def _after_samples(batches: Iterator[Any], samples: int, skipped: Callable[[int], Any]) -> Iterator[Any]:
     left = samples
     while left > 0:
         batch = next(batches, None)
@@ -199,4 +278,5 @@ def _after_samples(batches: Iterator[Any], samples: int) -> Iterator[Any]:
                 f"(of {size} samples). Resume with the batch size of before, or train on a map-style dataset."
             )
         left -= size
+        skipped(size)
     return batches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, islice, repeat
 from operator import itemgetter
@@ -12,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torch.utils.data.datapipes.datapipe import MapDataPipe
 
 from surestep.data.grouping import BatchRebalanceSampler
-from surestep.data.ranks import RankBatches, RankOfBatches, RankStream, knows_ranks, share
+from surestep.data.ranks import RankBatches, RankOfBatches, knows_ranks, share
 from surestep.data.samplers import Epochs, Seekable, SequentialSampler
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.world import World
@@ -50,26 +49,6 @@ def is_plain(loader: Any) -> bool:
 def reads_samples(loader: Any) -> bool:
     """Say whether `loader` reads a stream sample by sample, in this process: then it can begin at any of them."""
     return is_plain(loader) and isinstance(loader.dataset, IterableDataset) and not loader.num_workers
-
-
-def stream_from(stream: Any, samples: int, world: World) -> IterableDataset[Any]:
-    """Return a rank's stream behind the first `samples` of all ranks."""
-    if isinstance(stream, RankStream):
-        shared = copy.copy(stream)
-        shared.stream = _From(stream.stream, samples)
-        return shared
-    return _From(stream, samples // world.size)
-
-
-class _From(IterableDataset[Any]):
-    """A stream from a sample on."""
-
-    def __init__(self, stream: Iterable[Any], first: int) -> None:
-        self._stream = stream
-        self._first = first
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self._stream), self._first, None)
 
 
 class Order:
