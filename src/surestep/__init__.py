@@ -43,6 +43,7 @@ _HOMES = {
     "surestep.data.collators.permutation": ("DataCollatorForPermutationLanguageModeling",),
     "surestep.data.collators.seq2seq": ("DataCollatorForSeq2Seq",),
     "surestep.data.collators.token_classification": ("DataCollatorForTokenClassification",),
+    "surestep.data.streams": ("ShuffledStream",),
     "surestep.errors": ("Interrupted", "SurestepError"),
     "surestep.losses.contrastive": ("ContrastiveLoss", "InBatchContrastiveLoss"),
     "surestep.losses.cross_entropy": ("CrossEntropyLoss", "TokenCrossEntropyLoss"),
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from surestep.data.collators.token_classification import (
         DataCollatorForTokenClassification as DataCollatorForTokenClassification,
     )
+    from surestep.data.streams import ShuffledStream as ShuffledStream
     from surestep.errors import Interrupted as Interrupted
     from surestep.errors import SurestepError as SurestepError
     from surestep.losses.contrastive import ContrastiveLoss as ContrastiveLoss
