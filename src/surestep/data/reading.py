@@ -57,6 +57,11 @@ class Reader:
         self._is_stream = is_plain(loader) and isinstance(loader.dataset, IterableDataset)
         self._account = self._make_account()
 
+    @property
+    def tells(self) -> bool:
+        """Whether a stream or loader tells its position, so that nothing is read to get there."""
+        return self._account is not None
+
     def batches(self, epoch: int, *, start: int = 0, done: int = 0) -> Iterator[Any]:
         """Return the batches of an epoch from the sample `start` on, counted over all ranks, behind the first `done`.
 
@@ -163,10 +168,10 @@ class Reader:
         """Read batches and drop them, up to a sample and so many batches more."""
         if (start, done) == (0, 0):
             return batches
-        with skipping(start, done, self._why_read()) as skipped:
+        with skipping(start, done, self.why_read()) as skipped:
             return _after_batches(_after_samples(batches, start, skipped), done, skipped)
 
-    def _why_read(self) -> str | None:
+    def why_read(self) -> str | None:
         """Say why a stream is read again, as far as it is known."""
         reason = untold(self.loader.dataset) if self._is_stream else None
         if reason is None and self._is_stream and not self._seeds:
@@ -216,7 +221,7 @@ class Reader:
 
     def _stream_from(self, first: int) -> Any:
         dataset = self.loader.dataset
-        return stream_from(dataset, first, self._world, self._why_read()) if first else dataset
+        return stream_from(dataset, first, self._world, self.why_read()) if first else dataset
 
     def _around(self, epoch: int, number: int, first: int = 0) -> Iterator[Any]:
         """Return the batches of a loader that is read as it is, the first of which has a number."""

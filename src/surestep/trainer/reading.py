@@ -20,9 +20,10 @@ _WALKS = (
     "through its indices up to the position%s, and reads no sample on the way. A sampler with a method seek(samples) "
     "begins at once, and so does the order of train_sampling_strategy."
 )
+_TOLD = "The training data is %s, which tells its position: a resumed run goes on from it and loses no time."
 _READS = (
     "The training data is %s, which tells no position: a resumed run reads it up to there and throws the batches "
-    "away%s. A set with __len__ and __getitem__ begins at once."
+    "away%s. A set with __len__ and __getitem__ begins at once%s."
 )
 _OWN_DRAWS = (
     "The training data draws from a generator of its own, which the position does not seed: %s. Each of the %d workers "
@@ -53,9 +54,13 @@ def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -
         logger.info(_SEEKS)
     elif reader.tier == "indices":
         logger.info(_WALKS, _kind_of_order(reader.loader), f": here {done} batches" if done else "")
+    elif reader.tells:
+        logger.info(_TOLD, _kind_of_data(reader.loader))
     else:
         tell = logger.warning if matters else logger.info
-        tell(_READS, _kind_of_data(reader.loader), f": here {done} batches" if done else "")
+        reason = reader.why_read()
+        here = f": here {done} batches" if done else ""
+        tell(_READS, _kind_of_data(reader.loader), here, f"; or note that {reason}" if reason else "")
     if matters:
         _tell_own_draws(trainer, reader)
 
