@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -30,6 +32,7 @@ class Moments:
         self._case = case if int(os.environ.get("RANK", "0")) in case.get("ranks", [0, 1, 2]) else {}
         self._counts: Counter[str] = Counter()
         self._process = os.getpid()
+        self.draws = case.get("draws", False)
 
     def come(self, point: str) -> None:
         """Note that a point is reached."""
@@ -68,6 +71,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         self._moments.come("forward" if self.training else "evaluating")
         time.sleep(_PACE)
+        if self._moments.draws:
+            random.random()
         prediction = self.last(self.drop(torch.relu(self.norm(self.first(x)))))
         return {"loss": nn.functional.mse_loss(prediction, labels), "logits": prediction}
 
@@ -88,6 +93,10 @@ class Counts(TrainerCallback, ExportableState):
         assert self._moments is not None
         self._moments.come("step_end")
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self._moments is not None
+        self._moments.come("updating")
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self._moments is not None
         self._moments.come("epoch_end")
@@ -100,6 +109,13 @@ class Counts(TrainerCallback, ExportableState):
         if state.is_world_process_zero:
             with (Path(args.output_dir) / "saved.txt").open("a") as file:
                 file.write(f"{state.global_step}\n")
+
+
+class Hears(Counts):
+    """One that hears of a step before it is made."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluations += 0
 
 
 class Watched(Trainer):
@@ -142,10 +158,18 @@ def run(folder: Path, case: dict[str, Any]) -> None:
         TrainingArguments(str(folder), **settings),
         train_dataset=Samples(moments, 66, "loading"),
         eval_dataset=first if case.get("one_set") else {"first": first, "second": second},
-        callbacks=[Counts(moments), EarlyStoppingCallback(case.get("patience", 100))],
+        callbacks=[
+            (Hears if case.get("hears") else Counts)(moments),
+            EarlyStoppingCallback(case.get("patience", 100)),
+        ],
     )
     trainer.moments = moments
     try:
+        if "by_hand" in case:
+            with trainer.steps() as steps:
+                for state in steps:
+                    if state.global_step == case["by_hand"]:
+                        raise RuntimeError("planted by hand")
         trainer.train(resume_from_checkpoint=True)
     except Interrupted as stop:
         (folder / f"stopped-{rank}").write_text(json.dumps([stop.signal_number, stop.step]))
@@ -165,3 +189,7 @@ def _end(trainer: Trainer) -> dict[str, Any]:
     counts = [item.evaluations for item in trainer.callback_handler.callbacks if isinstance(item, Counts)]
     best = [state.best_metric, state.best_global_step]
     return {"weights": digest.hexdigest(), "log": log, "step": state.global_step, "counts": counts, "best": best}
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -62,6 +62,7 @@ def check_stopped(folder: Path, codes: list[int], number: int) -> int:
 
 
 def check_goes_on(stage: Stage, folder: Path, whole: dict[str, Any], ranks: int = 1, **case: Any) -> None:
+    """Resume, and compare the end with that of a run that nothing interrupted."""
     assert stage.run(folder, ranks, case=case) == [0] * ranks, said(folder)
     end = json.loads((folder / "end.json").read_text())
     assert end == whole

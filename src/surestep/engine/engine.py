@@ -56,6 +56,14 @@ class Watch:
     # Whether what becomes of a step is known only once `settle` is called.
     late = False
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what forward moves (buffers of the model, metrics of training) can be put back."""
+        return False
+
+    def put_back(self) -> None:
+        """Make what forward has moved what it was before the open group, where that is kept."""
+
     def begin(self, group: Any) -> list[Tensor]:
         """Begin a group; return the list that takes the losses of its micro-batches."""
         del group

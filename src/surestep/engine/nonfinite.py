@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from surestep.engine.engine import Verdict, Watch
+from surestep.runtime.random import default_generators
 
 # Buffers of more bytes are copied only once they have changed.
 _SMALL = 2**20
@@ -56,7 +57,22 @@ class LateAnswer(Answer, Protocol):
         """Undo on the device what the group has changed there, where `bad` is not 0."""
 
 
-class EveryStep(Watch):
+class _Keeping(Watch):
+    """A watch that has what can be put back of the moment before the open group."""
+
+    _before: Before
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what forward moves can be put back."""
+        return self._before.buffers.there or bool(self._before.others)
+
+    def put_back(self) -> None:
+        """Make what forward has moved what it was before the open group."""
+        self._before.put_back()
+
+
+class EveryStep(_Keeping):
     """Reads norm and losses on the host at every step.
 
     `before` is what can be put back of the moment before the open group. Where `tells`, the norm alone counts. With
@@ -111,7 +127,7 @@ class _Pending:
     moment: Any
 
 
-class OneStepLate(Watch):
+class OneStepLate(_Keeping):
     """Leaves the updates of an optimizer with `found_inf` out on the device, and reads that one step late.
 
     The flag of a step goes to the host by itself and is read in `settle`, before the next step's update; where it is
@@ -207,9 +223,7 @@ class Before:
     def __init__(self, model: nn.Module, device: torch.device, others: Sequence[Kept] = ()) -> None:
         self.buffers = Buffers(model)
         self.others = others
-        self.generators = [torch.default_generator]
-        if device.type == "cuda":
-            self.generators.append(torch.cuda.default_generators[device.index or 0])
+        self.generators = default_generators(device)
         self.random: list[Tensor] = []
 
     def keep(self) -> None:

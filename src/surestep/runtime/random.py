@@ -80,6 +80,21 @@ def capture_random_state() -> dict[str, Any]:
     return state
 
 
+def default_generators(device: torch.device) -> list[torch.Generator]:
+    """Return torch's generators that work on a device draws from: that of the host, and the device's own."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    return generators
+
+
+def host_random() -> tuple[object, ...]:
+    """Return where python's and NumPy's generators stand, to be compared."""
+    state: Any = np.random.get_state(legacy=False)
+    numbers = state["state"]
+    return random.getstate(), numbers["key"].tobytes(), numbers["pos"], state["has_gauss"], state["gauss"]
+
+
 def restore_random_state(state: Mapping[str, Any]) -> list[str]:
     """Put the generators back to a captured `state`; return a sentence for each part that could not be restored.
 

@@ -26,7 +26,7 @@ from surestep.errors import ArgumentError
 from surestep.logs import announce, get_logger
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
-from surestep.runtime.random import enable_full_determinism, seed_everything
+from surestep.runtime.random import default_generators, enable_full_determinism, seed_everything
 from surestep.trainer.resume import load_state, restore_callbacks
 from surestep.training.plan import Plan
 from surestep.training.run import Meter, Run
@@ -228,6 +228,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         events=events,
         tally=Tally(engine.device, mean=engine.strategy.mean, hide_nonfinite=hides),
         position=DataPosition(seed=trainer._data_seed()),
+        generators=default_generators(engine.device),
         read=read,
         reader=reader,
         cutting=cutting,

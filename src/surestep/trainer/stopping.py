@@ -111,13 +111,16 @@ def answer(trainer: Trainer, run: Run) -> None:
     if request.stops:
         _stop(trainer, run, request)
     if trainer._saved_at != run.place:
-        _saved(trainer, run, request)
+        saved(trainer, run, request.name)
     trainer._look.done(request)
 
 
 @contextmanager
 def made_again(trainer: Trainer) -> Iterator[None]:
-    """Let a signal cut off the evaluation in the body: the run is saved with it still to be made, and ends."""
+    """Let a signal cut off the evaluation in the body: the run is saved with it still to be made, and ends.
+
+    An exception in it is followed by the same save, where one process trains.
+    """
     trainer._before_evaluation = before = BeforeEvaluation.of(trainer)
     try:
         yield
@@ -128,6 +131,14 @@ def made_again(trainer: Trainer) -> Iterator[None]:
         # The processes have learned of it with the sizes of a batch.
         at = time.monotonic() if own is None else own.at
         _stop(trainer, run, Request(cut.signal_number, SIGNALS.action(cut.signal_number), at))
+    except Exception as error:
+        from surestep.trainer.last_good import keep, wants_saving
+
+        run = trainer._run
+        if run is not None and trainer._world.size == 1 and wants_saving(trainer, run, error):
+            before.put_back(trainer)
+            keep(trainer, run, error)
+        raise
     finally:
         trainer._before_evaluation = None
 
@@ -136,7 +147,7 @@ def _stop(trainer: Trainer, run: Run, request: Request) -> NoReturn:
     step, place = trainer.state.global_step, run.place
     kept = _nothing_to_save(trainer, place, request) or _no_time(trainer, request)
     if kept is None:
-        kept = _saved(trainer, run, request)
+        kept = saved(trainer, run, request.name)
     trainer._look.done(request)
     if trainer.is_world_process_zero():
         announce(logger, f"Stopped by {request.name} after step {step}; {kept}.")
@@ -171,11 +182,11 @@ def _no_time(trainer: Trainer, request: Request) -> str | None:
     )
 
 
-def _saved(trainer: Trainer, run: Run, request: Request) -> str:
-    """Save, with what is still to be done before the next step; return what came of it."""
+def saved(trainer: Trainer, run: Run, by: str) -> str:
+    """Save because of a signal or an error, with what is still to be done before the next step; say what came of it."""
     flags = dataclasses.asdict(trainer.control)
     still_open = sorted(name for name, is_set in flags.items() if is_set)
-    run.interrupted = {"by": request.name, "open": still_open, "at_end": run.epoch_over}
+    run.interrupted = {"by": by, "open": still_open, "at_end": run.epoch_over}
     try:
         trainer._commit_checkpoint(trainer.model_wrapped, trainer._trial)
     except SaveError as error:

@@ -314,6 +314,7 @@ class Trainer(OlderPoints):
         from surestep.trainer.before import check_run
         from surestep.trainer.best import settle_directions
         from surestep.trainer.first_step import advised, with_first_watched
+        from surestep.trainer.last_good import keeping_last_good
         from surestep.trainer.resuming.beginning import begin, end, take_up
         from surestep.trainer.room import tell_room
         from surestep.trainer.trial import check_figures
@@ -341,7 +342,7 @@ class Trainer(OlderPoints):
                 self._start_time, self._first_step = time.time(), self.state.global_step
                 self._first_num_input_tokens_seen = self.state.num_input_tokens_seen
                 later = None if tell_room(self, run.plan, checkpoint) else partial(tell_room, self, run.plan)
-                with closing(training_loop(self, run)) as steps:
+                with keeping_last_good(self, run), closing(training_loop(self, run)) as steps:
                     yield with_first_watched(steps, later)
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
                 end(self, self.train_output)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import Generator, Tensor
+
 from surestep.data.position import DataPosition
 from surestep.logs import get_logger
-from surestep.runtime.random import capture_random_state
+from surestep.runtime.random import capture_random_state, host_random
 from surestep.training.events import Events
 from surestep.training.plan import Plan
 from surestep.training.protocols import Batch, Group, StepRunner, Steps
@@ -71,6 +73,9 @@ class Run:
     `epoch_over` says that the steps of the epoch are done and only its end is left. `random_before_epoch` is what the
     random generators were before the loader of the epoch began: it may draw then, for its workers or its order.
 
+    Before each step it is noted where torch's `generators` stand, which every step may move. Those of python and NumPy
+    cost more to read: `host_random` is where they stood at the first step of the epoch.
+
     A resumed run puts the generators back twice. `before_reading` is called once, before the first loader begins, and
     `after_fetch` once, when the first group has been fetched, or none was left.
 
@@ -109,6 +114,9 @@ class Run:
     grouping: Grouping = field(init=False)
     epoch_over: bool = False
     random_before_epoch: dict[str, Any] | None = None
+    generators: list[Generator] = field(default_factory=list)
+    random_before_step: list[Tensor] | None = None
+    host_random: tuple[object, ...] | None = None
 
     def __post_init__(self) -> None:
         plan, known = self.plan, None if self.cutting is None else self.cutting.samples_per_batch
@@ -152,7 +160,9 @@ class Run:
 
     def _read(self) -> Iterator[Group]:
         stretch, accumulation, batches = self.stretch, self.plan.accumulation, self.read(self.position)
+        self.host_random = None
         while stretch.done < stretch.batches:
+            self.random_before_step = list(map(Generator.get_state, self.generators))
             size = min(accumulation, stretch.batches - stretch.done)
             fetched, items = self.trainer.get_batch_samples(batches, size, self.engine.device)
             rounds, shares = len(fetched), None
@@ -162,6 +172,8 @@ class Run:
             if self.after_fetch is not None:
                 self.after_fetch()
                 self.after_fetch = None
+            if self.host_random is None:
+                self.host_random = host_random()
             if rounds == 0:
                 break
             if (self.position.epoch, self.position.samples) in self.left_out.places:

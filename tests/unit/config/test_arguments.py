@@ -39,6 +39,7 @@ OURS = (
     "on_save_error",
     "resume_strict",
     "on_signal",
+    "save_on_exception",
     "preemption_grace",
 )
 
@@ -102,6 +103,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
         "nonfinite": "stop",
         "eval_spill_bytes": 2**30,
         "resume_strict": False,
+        "save_on_exception": True,
         "on_save_error": "continue",
     }
     assert mine == theirs | dict.fromkeys(OURS) | set_

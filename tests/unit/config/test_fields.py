@@ -33,6 +33,7 @@ OURS = {
     "resume_allow",
     "resume_strict",
     "on_signal",
+    "save_on_exception",
     "preemption_grace",
 }
 # The original's object is of its own class.

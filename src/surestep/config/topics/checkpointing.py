@@ -68,6 +68,14 @@ class CheckpointingArguments:
             "stop where save_strategy is no."
         },
     )
+    save_on_exception: bool = field(
+        default=True,
+        kw_only=True,
+        metadata={
+            "help": "When training fails with an exception, save the last complete step, where all of its state is "
+            "still there; not where save_strategy is no."
+        },
+    )
     preemption_grace: float | str | None = field(
         default=None,
         kw_only=True,
@@ -122,6 +130,6 @@ CHECKPOINTING = Topic(
     resumed=verdicts(
         (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
         (HARMLESS, "save_keep_best save_keep_every on_save_error"),
-        (HARMLESS, "on_signal preemption_grace"),
+        (HARMLESS, "on_signal preemption_grace save_on_exception"),
     ),
 )

@@ -1,0 +1,158 @@
+"""After an exception: the state of the last complete step is saved, where it is there to the last bit.
+
+An exception in the middle of a step has moved something already: random generators, the statistics of batch norms, the
+open sums of losses. What can be put back is put back. Where something cannot be (an update that was begun, a callback
+with a memory that has heard of the step), nothing is saved, for the checkpoint would be one of no run, and it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from surestep.errors import NonFiniteError
+from surestep.logs import get_logger
+from surestep.optim.clipping import no_gradients
+from surestep.runtime.memory import is_out_of_memory
+from surestep.runtime.random import host_random, restore_random_state
+from surestep.training.events import listens
+from surestep.training.loop import training_loop
+
+if TYPE_CHECKING:
+    from surestep.trainer.trainer import Trainer
+    from surestep.training.run import Run
+
+logger = get_logger(__name__)
+
+# Events between the last complete step and its update.
+_HEARD = ("on_step_begin", "on_substep_end")
+
+
+@contextmanager
+def keeping_last_good(trainer: Trainer, run: Run) -> Iterator[None]:
+    """Save the last complete step when the body, in which the loop runs, raises an exception; then let it go on."""
+    try:
+        yield
+    except Exception as error:
+        if wants_saving(trainer, run, error):
+            _keep(trainer, run, error)
+        raise
+
+
+def wants_saving(trainer: Trainer, run: Run, error: Exception) -> bool:
+    """Say whether an exception is to be followed by a save: something new was made, and the arguments ask for it."""
+    args = trainer.args
+    made = trainer.state.global_step > trainer._first_step and trainer._saved_at != run.place
+    if not (args.save_on_exception and made) or args.save_strategy == "no":
+        return False
+    return not (args.auto_find_batch_size and is_out_of_memory(error))
+
+
+def _keep(trainer: Trainer, run: Run, error: Exception) -> None:
+    obstacle = _obstacle(trainer, run, error)
+    if obstacle is not None:
+        tell(trainer, error, f"nothing is saved, because {obstacle}: the last checkpoint is kept as it is")
+        return
+    _put_back(trainer, run, _where(error))
+    keep(trainer, run, error)
+
+
+def keep(trainer: Trainer, run: Run, error: Exception) -> None:
+    """Save a run that stands between two steps, and say what came of it; what fails now does not hide the error."""
+    from surestep.trainer.stopping import saved
+
+    try:
+        tell(trainer, error, saved(trainer, run, type(error).__name__))
+    except Exception as another:
+        tell(trainer, error, f"this step could not be saved: {another}")
+
+
+def tell(trainer: Trainer, error: Exception, what: str) -> None:
+    """Say what became of the run's state."""
+    logger.warning("%s after step %d; %s.", type(error).__name__, trainer.state.global_step, what)
+
+
+def _obstacle(trainer: Trainer, run: Run, error: Exception) -> str | None:
+    """Return why the state of the last complete step is not there, None where it is."""
+    if trainer._world.size > 1:
+        return "the other processes of the run are in the middle of a step"
+    place = _where(error)
+    late = isinstance(error, NonFiniteError) and trainer.engine.watch.late
+    if late:
+        return "it was known one step late"
+    undone = isinstance(error, NonFiniteError) and place == "apply"
+    if place not in ("groups", "forward_backward", *_HEARD) and not undone:
+        return _UNFIT.get(place, f"it came from {place}, when the step was neither open nor complete")
+    return next(_in_the_way(trainer, run, place), None)
+
+
+_UNFIT = {
+    "": "it was raised between two steps, outside of the loop",
+    "apply": "the update of the next step was begun",
+    "count": "the next step was being counted",
+    "serve_requests": "it came while the step was being logged or saved",
+}
+
+
+def _in_the_way(trainer: Trainer, run: Run, place: str) -> Iterator[str]:
+    """Yield what else moved in the step that was begun, and cannot be put back."""
+    engine = trainer.engine
+    if run.position.samples and host_random() != run.host_random:
+        yield "python's or NumPy's generator may have been drawn from in the step that was begun"
+    if run.plan.streaming:
+        yield "the stream was read beyond its position"
+    if not _settled(trainer):
+        yield "the last step was not finite"
+    if place == "groups":
+        return
+    if engine.clip is no_gradients:
+        yield "the optimizer updates during backward"
+    moves = run.metrics is not None or any(True for _ in engine.unwrap(engine.model).buffers())
+    if moves and not engine.watch.keeps:
+        yield "buffers of the model, or metrics of training, may have moved in the step that was begun"
+    for callback in trainer.callback_handler.callbacks:
+        remembers = callable(getattr(callback, "state", None)) or callable(getattr(callback, "save_to", None))
+        if remembers and any(listens(callback, event) for event in _HEARD):
+            yield f"{type(callback).__name__}, which has a memory, has heard of the step that was begun"
+
+
+def _settled(trainer: Trainer) -> bool:
+    try:
+        return trainer.engine.settle()
+    except NonFiniteError:
+        return False
+
+
+def _put_back(trainer: Trainer, run: Run, place: str) -> None:
+    """Make everything what it was between the two steps."""
+    trainer.engine.zero_grad()
+    run.tally.drop_open()
+    control = trainer.control
+    control.should_log = control.should_evaluate = control.should_save = False
+    if place == "forward_backward":
+        trainer.engine.watch.put_back()
+    if run.position.samples == 0 and run.random_before_epoch is not None:
+        # The loader of the epoch draws again when the run is resumed.
+        restore_random_state(run.random_before_epoch)
+        return
+    assert run.random_before_step is not None
+    for generator, state in zip(run.generators, run.random_before_step, strict=True):
+        generator.set_state(state)
+
+
+def _where(error: BaseException) -> str:
+    """Return what the loop was doing when the error came: the part that it had called, or the event it had fired."""
+    frames = list(_frames(error.__traceback__))
+    for number, frame in enumerate(frames):
+        if frame.f_code is training_loop.__code__ and number + 1 < len(frames):
+            called = frames[number + 1]
+            return str(called.f_locals.get("event", called.f_code.co_name))
+    return ""
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
