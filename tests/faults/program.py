@@ -32,7 +32,7 @@ class Moments:
         self._case = case if int(os.environ.get("RANK", "0")) in case.get("ranks", [0, 1, 2]) else {}
         self._counts: Counter[str] = Counter()
         self._process = os.getpid()
-        self.draws = case.get("draws", False)
+        self.draws, self.pace = case.get("draws", False), case.get("pace", _PACE)
 
     def come(self, point: str) -> None:
         """Note that a point is reached."""
@@ -70,7 +70,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         self._moments.come("forward" if self.training else "evaluating")
-        time.sleep(_PACE)
+        time.sleep(self._moments.pace)
         if self._moments.draws:
             random.random()
         prediction = self.last(self.drop(torch.relu(self.norm(self.first(x)))))

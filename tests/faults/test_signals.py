@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,31 @@ def test_workers_outlive_a_signal_to_the_whole_group(
     check_goes_on(stage, tmp_path, reference(2), 2)
 
 
+def test_torchrun_hands_the_signal_on_and_waits(reference: Reference, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    case = {"settings": {"dataloader_num_workers": 1}, "pace": 0.2}
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.faults.program"]
+    with (tmp_path / "said.txt").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, str(folder), json.dumps(case)],
+            env=ENVIRONMENT,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+        while not (folder / "checkpoint-5").exists():
+            assert process.poll() is None, (tmp_path / "said.txt").read_text()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    everyone = stopped(folder, 2)
+    assert everyone == [everyone[0]] * 2
+    assert everyone[0][0] == signal.SIGTERM
+    assert saved(folder)[-1] == everyone[0][1]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -234,9 +260,8 @@ print("came to its end")
     ],
 )
 def test_a_script_ends_with_the_code_and_without_a_traceback(call: str, name: str, code: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     command = [sys.executable, "-c", SCRIPT.format(call=call), str(tmp_path), name]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "came to its end" not in ended.stdout

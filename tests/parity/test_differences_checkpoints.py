@@ -375,3 +375,27 @@ def test_a_checkpoint_on_sigterm(tmp_path: Path, own_handler: list[int], monkeyp
     with pytest.raises(surestep.Interrupted):
         signalled(surestep, tmp_path / "ours", **asked)
     assert (tmp_path / "ours" / "checkpoint-3").is_dir()
+
+
+class Breaks(Points):
+    """Cannot be read any more after a while."""
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        self.reads = getattr(self, "reads", 0) + 1
+        if self.reads > 20:
+            raise ValueError("a sample that cannot be read")
+        return super().__getitem__(index)
+
+
+@shows("C23")
+def test_an_exception_in_training(tmp_path: Path) -> None:
+    left = {}
+    for side in SIDES:
+        folder = tmp_path / side.__name__
+        with pytest.raises(ValueError, match="cannot be read"):
+            run(side, {**SAVED, "save_steps": 3}, folder=str(folder), **{**OBJECTS, "train": lambda: Breaks(24)})
+        left[side] = sorted(path.name for path in folder.glob("checkpoint-*"))
+    assert left == {transformers: ["checkpoint-3"], surestep: ["checkpoint-3", "checkpoint-5"]}
+    whole = begin(surestep, tmp_path / "whole")
+    part = go_on(surestep, tmp_path / "surestep", True)
+    assert torch.equal(part.weights["last.weight"], whole.weights["last.weight"])
