@@ -91,8 +91,8 @@ class Cutting:
     def keep_window(self, epoch: int, window: int | None) -> None:
         """Have an order by length sort so many samples together in one epoch, as it began."""
         sampler = self._grouped
-        if sampler is not None and window is not None:
-            sampler.kept = {epoch: window}
+        if sampler is not None:
+            sampler.kept = {} if window in (None, sampler.window) else {epoch: window}
 
     @property
     def _grouped(self) -> LengthGroupedSampler | None:

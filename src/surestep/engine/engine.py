@@ -55,6 +55,8 @@ class Watch:
     in_backward = False
     # Whether what becomes of a step is known only once `settle` is called.
     late = False
+    # How many steps were not fit, one after the other up to the last; checkpoints hold it.
+    in_a_row = 0
 
     @property
     def keeps(self) -> bool:

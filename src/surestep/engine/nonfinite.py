@@ -86,7 +86,7 @@ class EveryStep(_Keeping):
         self._before = before
         self._group: Any = None
         self._losses: list[Tensor] = []
-        self._in_a_row = 0
+        self.in_a_row = 0
 
     def begin(self, group: Any) -> list[Tensor]:
         """Begin a group; note where the generators stand and what the buffers hold."""
@@ -109,11 +109,11 @@ class EveryStep(_Keeping):
         """Read, and have a failure answered."""
         size = 0.0 if norm is None else float(norm)
         if math.isfinite(size if self.tells else sum(map(float, self._losses), size)):
-            self._in_a_row = 0
+            self.in_a_row = 0
             return Verdict.MADE
-        self._in_a_row += 1
+        self.in_a_row += 1
         read = None if norm is None else size
-        return self._answer(Failure(self._group, list(map(float, self._losses)), read, self._in_a_row))
+        return self._answer(Failure(self._group, list(map(float, self._losses)), read, self.in_a_row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class OneStepLate(_Keeping):
         self._losses: list[Tensor] = []
         self._moment: Any = None
         self._pending: _Pending | None = None
-        self._in_a_row = 0
+        self.in_a_row = 0
         self._device = device
         on_card = device.type == "cuda"
         self._host = torch.zeros((), pin_memory=on_card)
@@ -194,13 +194,13 @@ class OneStepLate(_Keeping):
         if self._arrived is not None:
             self._arrived.synchronize()
         if not float(self._host):
-            self._in_a_row = 0
+            self.in_a_row = 0
             return Verdict.MADE
-        self._in_a_row += 1
+        self.in_a_row += 1
         self._before.random = pending.random
         norm = None if pending.norm is None else float(pending.norm)
         losses = list(map(float, pending.losses))
-        return self._answer(Failure(pending.group, losses, norm, self._in_a_row, pending.moment))
+        return self._answer(Failure(pending.group, losses, norm, self.in_a_row, pending.moment))
 
 
 class Kept(Protocol):

@@ -236,6 +236,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         meters=_meters(trainer),
         metrics=None if trainer._measures is None else trainer._measures.for_training(trainer),
     )
+    engine.watch = make_watch(trainer, run, loader, resume_from_checkpoint)
     if resume_from_checkpoint is not None:
         from surestep.trainer.continuing import restore_progress
 
@@ -246,7 +247,6 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
         trainer._load_scaler(resume_from_checkpoint)
         restore_progress(trainer, run, resume_from_checkpoint)
     tell_reading(trainer, reader, run, resumed=resume_from_checkpoint is not None)
-    engine.watch = make_watch(trainer, run, loader, resume_from_checkpoint)
     events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     events.train_dataloader = loader
     events.refresh()

@@ -27,7 +27,6 @@ from surestep.training.stretch import Grouping, Stretch
 from surestep.training.tally import mean_over_ranks
 
 if TYPE_CHECKING:
-    from surestep.runtime.world import World
     from surestep.trainer.trainer import Trainer
     from surestep.training.plan import Plan
 
@@ -39,7 +38,7 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     tell_gaps(trainer, checkpoint)
     folder = Path(checkpoint)
     if tree_exists(folder, progress_name(0)):
-        before = _restore(run, folder, trainer._world)
+        before = _restore(trainer, run, folder)
     else:
         from surestep.trainer.following import follow_state
 
@@ -60,14 +59,14 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     _follow_generators(trainer, run, checkpoint)
 
 
-def _restore(run: Run, folder: Path, world: World) -> Grouping:
+def _restore(trainer: Trainer, run: Run, folder: Path) -> Grouping:
     """Put back what a checkpoint of ours holds; return the grouping that it was trained with.
 
     Sums of the ranks are each rank's own, and among other ranks everybody takes up their mean. The metrics of training
     are shared out, so that each batch stays counted once.
     """
-    main = read_tree(folder, progress_name(0))
-    before = Grouping(**main["grouping"])
+    main, world = read_tree(folder, progress_name(0)), trainer._world
+    before, trainer._score = Grouping(**main["grouping"]), main["score"]
     same = before.ranks == world.size
     run.load_state_dict(read_tree(folder, progress_name(world.rank)) if same else main)
     if not same:

@@ -137,8 +137,6 @@ class Answers:
         self._loader = loader
         self._before = before
         self._began_with = checkpoint
-        # The step that the run went back for last, and how many in a row there were.
-        self._rewound = (-2, 0)
         self._answer = {"stop": self._stop, "skip": self._skip, "rewind": self._rewind}[trainer.args.nonfinite]
 
     def __call__(self, failure: Failure) -> Verdict:
@@ -189,16 +187,16 @@ class Answers:
         if folder is None:
             return self._stop(failure, _NOTHING_SAVED)
         moment = failure.moment or self.moment()
-        step, row = self._rewound
+        step, row = run.left_out.went_back
         # With a step made between two failures there is progress.
         row = row + 1 if moment.step <= step + 1 else 1
         if row > LIMIT:
             return self._stop(failure, f"The run has gone back {LIMIT} times for steps that follow each other.")
-        self._rewound = (moment.step, row)
         self._tell(failure, f"training goes back to {folder.name}, and leaves it out")
         places = run.left_out.places | {(moment.epoch, moment.samples)}
         go_back(trainer, run, str(folder))
         run.left_out.places |= places
+        run.left_out.went_back = (moment.step, row)
         run.rewound = True
         return Verdict.REWOUND
 

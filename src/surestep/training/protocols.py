@@ -53,6 +53,12 @@ class Steps(Protocol):
         """Fetch the micro-batches of a step and count their items."""
 
 
+class Watches(Protocol):
+    """What looks at each step before its update."""
+
+    in_a_row: int
+
+
 class StepRunner(Protocol):
     """What the loop asks of an engine: the whole of a step, in two halves."""
 
@@ -63,6 +69,10 @@ class StepRunner(Protocol):
         """Run every micro-batch of a step; False if a callback broke the step off."""
 
     ranks: int
+
+    @property
+    def watch(self) -> Watches:
+        """What says whether a step is fit to be made."""
 
     def shares(self, batches: int) -> tuple[int, ...]:
         """Return how many micro-batches each rank has for a step, when this one has so many."""

@@ -44,20 +44,24 @@ class LeftOut:
     """The steps that a run has left out because a loss or gradient was not finite; a checkpoint holds them.
 
     `places` are those that a run went back behind: epoch, and the samples of it before the step. They are not tried
-    again.
+    again. `went_back` is the step that it went back for last, and how many such steps came in a row.
     """
 
     steps: int = 0
     places: set[tuple[int, int]] = field(default_factory=set)
+    went_back: tuple[int, int] = (-2, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return count and places, as plain data."""
-        return {"steps": self.steps, "places": [list(place) for place in sorted(self.places)]}
+        """Return counts and places, as plain data."""
+        places = [list(place) for place in sorted(self.places)]
+        return {"steps": self.steps, "places": places, "went_back": list(self.went_back)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave."""
         self.steps = state["steps"]
         self.places = {(epoch, samples) for epoch, samples in state["places"]}
+        step, row = state["went_back"]
+        self.went_back = (step, row)
 
 
 @dataclass
@@ -244,6 +248,7 @@ class Run:
             "tally": self.tally.state_dict(),
             "left_out": self.left_out.state_dict(),
             "interrupted": self.interrupted,
+            "not_finite_in_a_row": self.engine.watch.in_a_row,
             "random_before_epoch": self.random_before_epoch,
             "reader": None if self.reader is None else self.reader.state_dict(),
             "metrics": None if self.metrics is None else self.metrics.state_dict(),
@@ -258,9 +263,9 @@ class Run:
         if self.cutting is not None:
             self.cutting.keep_window(self.position.epoch, state["window"])
         self.tally.load_state_dict(state["tally"])
-        # Checkpoints of before say nothing of it.
-        self.left_out.load_state_dict(state.get("left_out", {"steps": 0, "places": []}))
-        self.interrupted = state.get("interrupted")
+        self.left_out.load_state_dict(state["left_out"])
+        self.engine.watch.in_a_row = state["not_finite_in_a_row"]
+        self.interrupted = state["interrupted"]
         self.random_before_epoch = state["random_before_epoch"]
         if self.reader is not None and state.get("reader") is not None:
             self.reader.load_state_dict(state["reader"])

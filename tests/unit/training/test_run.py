@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from surestep.data.position import DataPosition
+from surestep.engine.engine import Watch
 from surestep.training.plan import Plan
 from surestep.training.run import Run
 from surestep.training.state import TrainerControl, TrainerState
@@ -44,7 +45,7 @@ def run_of(batches: int = 5, *, held: int | None = None, stream: int | None = No
     run = Run(
         trainer=Fetcher(),
         plan=plan,
-        engine=SimpleNamespace(device="device", model=None, ranks=1, settle=lambda: True),
+        engine=SimpleNamespace(device="device", model=None, ranks=1, settle=lambda: True, watch=Watch()),
         events=None,
         tally=Tally(torch.device("cpu")),
         position=DataPosition(seed=1),

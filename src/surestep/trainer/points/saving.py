@@ -172,7 +172,7 @@ class SavingPoints(SteppingPoints):
             if self._bests is not None:
                 self._bests.write(folder)
         if self._run is not None:
-            write_tree(folder, progress_name(self._world.rank), self._run.state_dict())
+            write_tree(folder, progress_name(self._world.rank), {**self._run.state_dict(), "score": self._score})
 
     def _write_origin(self, folder: Path) -> None:
         """Write into a checkpoint which run it is of."""

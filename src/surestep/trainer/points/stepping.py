@@ -359,7 +359,7 @@ class SteppingPoints(Face):
         strategy, state = self.engine.strategy, self.state
         state.total_flos += float(sum(strategy.agree(int(self.current_flos))))
         state.num_input_tokens_seen += sum(strategy.agree(self._own_tokens)) - self._own_tokens
-        self.current_flos = self._own_tokens = 0
+        self.current_flos, self._own_tokens = 0.0, 0
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Count the tokens of a batch into the state: all of them, or those that the attention mask keeps."""
