@@ -166,10 +166,15 @@ def slope(points: list[tuple[int, float]]) -> tuple[float, float]:
     return found, math.sqrt(rest / free / spread) if free > 0 else math.nan
 
 
-def main(most: int = 2000, rounds: int = 1) -> None:
-    """Print the peaks and their slopes, for up to `most` samples; each is measured `rounds` times."""
+def main(most: int = 2000, rounds: int = 1, only: str = "") -> None:
+    """Print the peaks and their slopes, for up to `most` samples; each is measured `rounds` times.
+
+    `only` is a part of the names of the ways to measure.
+    """
     print(f"{'':34}{'samples':>9}{'peak, MiB':>12}{'own, MiB':>12}{'seconds':>9}")
     for number, way in enumerate(WAYS):
+        if only not in way.title:
+            continue
         points: dict[str, list[tuple[int, float]]] = {"peak": [], "own": []}
         for samples in [size for size in way.sizes if size <= most] * rounds:
             one = [sys.executable, "-W", "ignore", "-m", "benchmarks.evaluation_memory", "--one", f"{number}"]
@@ -194,9 +199,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=2000, help="leave out larger evaluations")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is measured")
+    parser.add_argument("--only", default="", help="a part of the names of the ways to measure")
     parser.add_argument("--one", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(WAYS[given.one[0]], given.one[1])))
     else:
-        main(given.most, given.rounds)
+        main(given.most, given.rounds, given.only)

@@ -114,7 +114,7 @@ class WeighedLoss:
         weighed = torch.where(counts[0] > 0, value * counts[0], 0.0)
         row = torch.cat([torch.stack([weighed, value]), counts])
         rows = torch.stack([row, torch.where(value.isfinite(), row, 0.0)])
-        self.sums = rows if self.sums is None else self.sums + rows
+        self.sums = rows if self.sums is None else self.sums.add_(rows)
 
     def mean(self, ranks: Ranks, *, hide_nonfinite: bool) -> float | None:
         """Return the mean over all items of all ranks, None where no batch had a loss.
