@@ -91,3 +91,10 @@ def test_a_confidence_is_a_share(confidence: float) -> None:
 def test_repetitions_without_a_figure_are_left_out() -> None:
     assert Bootstrap(0.5).interval([1.0, math.nan, 1.0]) == (1.0, 1.0)
     assert all(map(math.isnan, Bootstrap(0.5).interval([math.nan])))
+
+
+@pytest.mark.parametrize(("confidence", "bounds"), [(0.9, (50, 950)), (0.5, (250, 750)), (0.99, (5, 995))])
+def test_the_bounds_leave_as_much_out_above_as_below(confidence: float, bounds: tuple[int, int]) -> None:
+    figures = np.random.default_rng(0).permutation(1001)
+
+    assert Bootstrap(confidence).interval(figures) == pytest.approx(bounds)
