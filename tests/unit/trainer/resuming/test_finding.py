@@ -235,3 +235,11 @@ def test_a_read_only_folder_keeps_its_damaged_checkpoint(
     with caplog.at_level(logging.WARNING, logger="surestep"):
         assert began_at(auto(tmp_path)) == 2
     assert "stays where it is" in caplog.text
+
+
+def test_what_a_run_left_beyond_its_limit_is_removed_when_it_goes_on(tmp_path: Path) -> None:
+    """As one does that dies between a save and the removal of an older checkpoint."""
+    auto(tmp_path, dies=9)
+    auto(tmp_path, dies=9, save_total_limit=2)
+
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-8"]
