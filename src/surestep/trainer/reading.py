@@ -23,7 +23,7 @@ _WALKS = (
 _TOLD = "The training data is %s, which tells its position: a resumed run goes on from it and loses no time."
 _READS = (
     "The training data is %s, which tells no position: a resumed run reads it up to there and throws the batches "
-    "away%s. A set with __len__ and __getitem__ begins at once%s."
+    "away%s. A set with __len__ and __getitem__ begins at once.%s"
 )
 _OWN_DRAWS = (
     "The training data draws from a generator of its own, which the position does not seed: %s. Each of the %d workers "
@@ -60,7 +60,7 @@ def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -
         tell = logger.warning if matters else logger.info
         reason = reader.why_read()
         here = f": here {done} batches" if done else ""
-        tell(_READS, _kind_of_data(reader.loader), here, f"; or note that {reason}" if reason else "")
+        tell(_READS, _kind_of_data(reader.loader), here, f" Here {reason}." if reason else "")
     if matters:
         _tell_own_draws(trainer, reader)
 
