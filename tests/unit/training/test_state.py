@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 from surestep.errors import CheckpointError
-from surestep.training.state import ExportableState, TrainerControl, TrainerState
+from surestep.training.state import CallbackStates, ExportableState, TrainerControl, TrainerState
 
 
 class Counter(ExportableState):
@@ -141,3 +141,23 @@ def test_the_control_goes_through_its_state() -> None:
 def test_a_callback_without_a_state_is_told_to_define_one() -> None:
     with pytest.raises(NotImplementedError, match=r"ExportableState must define state\(\)"):
         ExportableState().state()
+
+
+def test_what_callbacks_held_is_put_back_into_the_same_objects() -> None:
+    class Listing(ExportableState):
+        def __init__(self) -> None:
+            self.seen: list[int] = [1]
+
+        def state(self) -> dict[str, Any]:
+            return {"args": {}, "attributes": {"seen": self.seen}}
+
+    counter, listing, forgetful = Counter(1), Listing(), SimpleNamespace(seen=3)
+    counter.seen = 5
+    held = CallbackStates([counter, forgetful, listing])
+    for _ in range(2):
+        counter.seen, forgetful.seen = 7, 8
+        # What is put back is not what is held: it changes, and can be put back again.
+        listing.seen.append(2)
+        held.put_back()
+
+        assert (counter.seen, forgetful.seen, listing.seen) == (5, 8, [1])
