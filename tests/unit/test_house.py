@@ -60,7 +60,7 @@ def test_there_is_source_to_look_at() -> None:
 
 def test_files_are_rooms_of_at_most_500_lines() -> None:
     tests = Path(__file__).parents[1].rglob("*.py")
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (*FILES, *tests)}
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in (*FILES, *tests)}
 
     assert {name: length for name, length in lengths.items() if length > 500} == {}
 
