@@ -30,13 +30,15 @@ class Breaks(TrainerCallback):
 
     def __init__(self, disk: FaultyDisk, steps: set[int], error: int = errno.ENOSPC) -> None:
         self.disk, self.steps, self.error = disk, steps, error
+        # Operations of a save that succeed: by default it fails in the middle of its first file.
+        self.first = 5
         self.saved: list[int] = []
         self.ended = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         broken = state.global_step in self.steps
-        # In the middle of a file.
-        self.disk.fault = Fault(len(self.disk.operations) + 5, self.error, lasting=True) if broken else None
+        begins = len(self.disk.operations) + self.first
+        self.disk.fault = Fault(begins, self.error, lasting=True) if broken else None
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved.append(state.global_step)
@@ -79,6 +81,15 @@ def test_training_goes_on_and_the_next_save_tries_again(
     assert "GiB are free there" in told[0]
     assert "Training goes on" in told[0]
     assert "2 of 5 saves failed, those of step 4, 6." in caplog.text
+
+
+def test_a_save_that_failed_is_not_tried_again_by_the_end_of_its_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, breaks = broken(tmp_path, {5}, save_steps=5)
+    train(trainer, breaks)
+    assert caplog.text.count("could not be saved") == 1
+    assert "1 of 2 saves failed" in caplog.text
 
 
 def test_nothing_is_left_of_a_save_on_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,7 +210,11 @@ def test_the_best_that_was_saved_is_loaded_where_the_best_was_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer, breaks = scored(tmp_path, {6}, load_best_model_at_end=True, save_total_limit=1, track_best=["score"])
+    # Behind the model and the state, which names the new best by then.
+    breaks.first = 40
     train(trainer, breaks)
+    assert "could not be saved" in caplog.text
+    assert "model.safetensors'" not in caplog.text
     assert trainer.state.best_global_step == 6
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
     assert "The best model (step 6, 0.9) could not be saved" in caplog.text

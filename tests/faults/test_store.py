@@ -157,8 +157,8 @@ def test_an_error_at_any_operation_of_a_save_leaves_nothing_behind(
         save(store, 5, 3.0)
         store.release()
         assert set(steps(store)) in (before | {5}, after | {5})
-        assert found(root) == (5, 3.0)
         assert names(root) == {f"checkpoint-{step}" for step in steps(store)}, disk.operations
+        assert found(root) == (5, 3.0)
         shutil.rmtree(root)
     assert not disk.hit, "the save did not come to its end"
     assert failed > 20 or not cleared
