@@ -16,6 +16,8 @@ EQUIVALENT = {
     ("config/options.py", r"values\[ ?-1\] if len\(values\) == 1"): "the first of one value is the last",
     ("config/options.py", r"\+_ORDER = .* str: (10|8)\}"): "any number above 3 puts strings last",
     ("config/place.py", r"device\.type > .cpu"): "no device of torch comes before cpu in the alphabet",
+    ("training/evaluation.py", r"1 << holds_objects"): "one shifted by a boolean is one plus it",
+    ("training/evaluation.py", r"\+ *(el)?if seen <= size and not"): "where they are equal it has returned before",
 }
 
 
