@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import surestep
 from surestep.data.samplers import SeededRandomSampler
@@ -63,3 +64,28 @@ def test_a_large_set_is_shuffled_without_a_list(monkeypatch: pytest.MonkeyPatch)
     assert ours.numbers != theirs.numbers
     assert sorted(ours.numbers) == sorted(theirs.numbers)
     assert run(surestep, arguments, train=Points, mixin=Listed).numbers == theirs.numbers
+
+
+@shows("A9")
+def test_each_evaluation_draws_the_same() -> None:
+    def figures(side: Any, **arguments: Any) -> list[float]:
+        def drive(trainer: Any) -> None:
+            trainer.found = [trainer.evaluate()["eval_loss"] for _ in range(3)]
+            trainer.found.append(float(torch.rand(())))
+
+        found: list[float] = run(side, arguments, evaluate=Augmented, drive=drive).trainer.found
+        return found
+
+    theirs, ours = figures(transformers), figures(surestep)
+    assert len(set(theirs[:3])) == 3
+    assert len(set(ours[:3])) == 1
+    # Up to the rounding of a mean.
+    assert figures(surestep, data_seeding="global") == pytest.approx(theirs, rel=1e-6)
+    # With a set that draws nothing, the generators of the training are moved as much as there.
+    assert ours[3] == run(transformers, {}, evaluate=Points, drive=evaluated_thrice).trainer.found
+
+
+def evaluated_thrice(trainer: Any) -> None:
+    for _ in range(3):
+        trainer.evaluate()
+    trainer.found = float(torch.rand(()))

@@ -1,10 +1,13 @@
-"""Reading the training loader by position, and what is told of it when a run begins."""
+"""Reading the loaders of a trainer by position, and what is told of the training's when a run begins."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from surestep.config.enums import SaveStrategy
+from surestep.data.hidden import put_back, states_of
 from surestep.logs import get_logger
 
 if TYPE_CHECKING:
@@ -41,6 +44,39 @@ def make_reader(trainer: Trainer, loader: Any) -> Reader:
 
     seeding = cast("DataSeeding", trainer.args.data_seeding)
     return Reader(loader, seed=trainer._data_seed(), seeding=seeding, world=trainer._world)
+
+
+@contextmanager
+def evaluation_batches(trainer: Trainer, loader: Any) -> Iterator[Iterable[Any]]:
+    """Give the batches of an evaluation, whose draws are the same each time, and not those of the training.
+
+    Generators that its data holds for itself are put back at the end.
+    """
+    if trainer.args.data_seeding == "global":
+        yield loader
+        return
+    from surestep.data.fetching import EVALUATION
+
+    reader = _evaluation_reader(trainer, loader)
+    generators = reader.held.drawing()
+    states = states_of(generators)
+    try:
+        yield reader.batches(EVALUATION)
+    finally:
+        put_back(generators, states)
+
+
+def _evaluation_reader(trainer: Trainer, loader: Any) -> Reader:
+    """Make a reader; a loader that keeps its workers keeps the reader that has them."""
+    from surestep.data.reading import Reader
+
+    keeps = vars(loader) if getattr(loader, "persistent_workers", False) else {}
+    if "_surestep_reader" not in keeps:
+        args = trainer.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        seeding = cast("DataSeeding", args.data_seeding)
+        keeps["_surestep_reader"] = Reader(loader, seed=seed, seeding=seeding, world=trainer._world)
+    return cast("Reader", keeps["_surestep_reader"])
 
 
 def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,23 @@ def test_workers_of_a_resumed_run_read_no_more_than_they_prefetch(tmp_path: Path
             next(iter(steps))
             # Two batches ahead in each of two workers, and the one that was taken.
             assert int(data.count) <= 4 * (2 * 2 + 1)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_of_an_evaluation_are_kept_if_asked_for(persistent: bool, tmp_path: Path) -> None:
+    class Pids(Points):
+        def __getitem__(self, index: int) -> Any:
+            return {**super().__getitem__(index), "labels": torch.tensor([float(os.getpid())])}
+
+    trainer = quick(tmp_path, eval_dataset=Pids(8), dataloader_num_workers=1, dataloader_persistent_workers=persistent)
+    found = [set(trainer.predict(Pids(4)).label_ids.ravel().tolist()) for _ in range(2)]
+    assert found[0] != found[1]
+    losses = [trainer.evaluate()["eval_loss"] for _ in range(2)]
+    # The loss tells the number of the process.
+    assert (losses[0] == losses[1]) is persistent
+
+
+def test_an_evaluation_leaves_the_generators_of_its_data_as_they_were(tmp_path: Path) -> None:
+    data = OwnGenerator(np.random.default_rng(1))
+    trainer = quick(tmp_path, eval_dataset=data)
+    assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]

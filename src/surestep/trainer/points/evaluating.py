@@ -143,6 +143,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
     ) -> EvalLoopOutput:
         """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
         from surestep.runtime.signals import SIGNALS
+        from surestep.trainer.reading import evaluation_batches
         from surestep.trainer.stopping import served_signals
         from surestep.training.evaluation import EvaluationPlan, evaluate_batches
 
@@ -180,8 +181,9 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         )
         known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
         serving = served_signals(cast("Trainer", self), "batch")
-        with self._closing_after_errors(), serving, self.engine.computing(model):
-            output = evaluate_batches(plan, dataloader, known)
+        reading = evaluation_batches(cast("Trainer", self), dataloader)
+        with self._closing_after_errors(), serving, self.engine.computing(model), reading as batches:
+            output = evaluate_batches(plan, batches, known)
         if output.metrics is not None and hasattr(self, "model_preparation_time"):
             output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
         return output
