@@ -22,6 +22,7 @@ from surestep.data.samplers import Rule, SeededRandomSampler
 from surestep.data.seek import Order, Tier, is_plain, reads_samples, seekable
 from surestep.data.skipping import skipping
 from surestep.data.streams import stream_from, untold
+from surestep.data.workers import Workers
 from surestep.errors import CheckpointError, DataError
 from surestep.runtime.generators import Draws, borrowed_defaults, derive
 from surestep.runtime.nested import batch_length
@@ -51,8 +52,8 @@ class Reader:
         self._seeds = seeding != "global"
         self._seeding = Seeding(seed, per_sample=seeding == "sample", rank=self._world.rank)
         self._order = Order(loader, self._world, seed if self._seeds else None)
-        self._twin: DataLoader[Any] | None = None
         self._next_epoch: int | None = None
+        self._workers = Workers()
         self.held = HeldGenerators(loader, walks=self.tier == "reads")
         self._is_stream = is_plain(loader) and isinstance(loader.dataset, IterableDataset)
         self._account = self._make_account()
@@ -73,6 +74,7 @@ class Reader:
         if epoch != EVALUATION:
             set_epoch(self.loader, epoch)
         self.held.begin(epoch)
+        self._workers.begin(epoch)
         if self.tier == "reads":
             return self._read_to(epoch, start, done)
         self._order.begin(epoch, start, done)
@@ -103,6 +105,7 @@ class Reader:
         return {
             "order": None if sampler is None else sampler.rule,
             "generators": self.held.state_dict(),
+            "workers": self._workers.state_dict(),
             "stream": None if self._account is None else self._account.state_dict(),
         }
 
@@ -117,6 +120,7 @@ class Reader:
         if sampler is not None and rule is not None:
             sampler.rule = rule
         self.held.load_state_dict(state["generators"])
+        self._workers.load_state_dict(state["workers"])
         if self._account is not None:
             self._account.load_state_dict(state.get("stream") or {})
 
@@ -235,8 +239,7 @@ class Reader:
         """
         twin: DataLoader[Any] = copy.copy(self.loader)
         # Past `__setattr__`, which guards these names once a loader is made.
-        twin.__dict__.update(parts, _iterator=self._twin._iterator if keep and self._twin is not None else None)
-        self._twin = twin
+        twin.__dict__.update(parts, **self._workers.take_over(twin, keep=keep))
         return twin
 
     def _seeded_around(self, batches: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:

@@ -426,4 +426,30 @@ def test_a_run_goes_on_by_the_rule_of_its_order() -> None:
 
 def test_a_rule_that_is_not_known_is_refused() -> None:
     with pytest.raises(CheckpointError, match="'sorted'"):
-        reader_of(loader_of(Noisy())).load_state_dict({"order": "sorted", "generators": {}})
+        reader_of(loader_of(Noisy())).load_state_dict({"order": "sorted", "generators": {}, "workers": {}})
+
+
+def test_workers_that_are_kept_draw_their_number_once_in_a_run_resumed_or_not() -> None:
+    def drawn_after(reader: Reader, epoch: int, done: int = 0) -> float:
+        torch.manual_seed(4)
+        next(reader.batches(epoch, done=done))
+        return float(torch.rand(()))
+
+    def kept() -> Reader:
+        return reader_of(loader_of(Noisy(), workers=1, persistent_workers=True))
+
+    whole = kept()
+    first = drawn_after(whole, 0)
+    in_the_first = whole.state_dict()
+    second = drawn_after(whole, 1)
+    in_the_second = whole.state_dict()
+    assert first != second
+    for state, epoch, done, expected in (
+        (in_the_first, 0, 2, first),
+        (in_the_first, 1, 0, second),
+        (in_the_second, 1, 2, second),
+        (in_the_second, 2, 0, second),
+    ):
+        for reader in (kept(), whole):  # a new run, and one that goes back
+            reader.load_state_dict(state)
+            assert drawn_after(reader, epoch, done) == expected
