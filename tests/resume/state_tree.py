@@ -46,6 +46,7 @@ _OPAQUE: tuple[type, ...] = (
     type(threading.RLock()),
     threading.Thread,
     threading.Event,
+    threading.Condition,
     torch.utils.hooks.RemovableHandle,
     torch.Event,
     ExitStack,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ import torchmetrics
 from surestep import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from surestep.callbacks.averaging import EMACallback, SWACallback
 from surestep.callbacks.freezing import FreezeCallback
+from surestep.callbacks.trackers.tracker import Tracker
 from surestep.engine.precision import ScaledAutocast
 from surestep.optim.averaging import WeightAverage
 from surestep.optim.greedy import GreedyLR
@@ -51,6 +52,8 @@ EXEMPT = {
     "trainer._model_files": _DISK,
     "trainer.*__self__._log._size": "times in the file have more digits or fewer",
     "trainer.*__self__._restored*": "read from the checkpoint, where the log has not gone back yet",
+    "trainer.*.__self__._known*": "which entries the tracker's run has: asked where one is gone on with",
+    "trainer.*.__self__._record*": "the same object as in the row above",
     "trainer.*.watch._answer._before*": _LOOK,
     "trainer.*.watch._before*": _LOOK,
     "trainer.*.watch._group*": _LOOK,
@@ -159,6 +162,20 @@ class Asks(TrainerCallback):
         control.should_log = control.should_evaluate = state.global_step % 3 == 0
 
 
+class Kept(Tracker):
+    """A tracker whose runs are numbered by a client that forgets nothing."""
+
+    opened: ClassVar[list[str]] = []
+
+    def open_run(self, args: Any, state: Any, model: Any) -> None:
+        if self.run_id is None:
+            self.run_id = f"run {len(self.opened)}"
+            self.opened.append(self.run_id)
+
+    def send(self, entry: Any) -> None:
+        pass
+
+
 EVALUATED: dict[str, Callable[[], Any]] = {"eval_dataset": lambda: Points(9, seed=1)}
 BY_STEPS = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss"}
 TEXT: dict[str, Callable[[], Any]] = {"train_dataset": Documents, "data_collator": lambda: pad, "model": llama}
@@ -180,6 +197,7 @@ ROWS = [
     Row("the mean of the weights", {}, {"callbacks": lambda: [SWACallback(0.3, every=2)]}),
     Row("layers that join later", {}, {"callbacks": lambda: [FreezeCallback("first", until_step=5)]}),
     Row("somebody asks", {"eval_strategy": "epoch"}, {**EVALUATED, "callbacks": lambda: [Asks()]}),
+    Row("a tracker's run", {}, {"callbacks": lambda: [Kept()]}),
     Row("a log at each epoch", {"logging_strategy": "epoch", "eval_strategy": "epoch"}, EVALUATED, (3, 4, 7)),
     Row("metrics of training", {"logging_steps": 5}, {**TAGS, "train_metrics": lambda: ["accuracy", "f1"]}),
     Row(

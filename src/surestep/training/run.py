@@ -176,6 +176,7 @@ class Run:
             if self.after_fetch is not None:
                 self.after_fetch()
                 self.after_fetch = None
+                self.random_before_step = list(map(Generator.get_state, self.generators))
             if self.host_random is None:
                 self.host_random = host_random()
             if rounds == 0:
