@@ -110,11 +110,11 @@ def test_a_place_that_was_gone_back_behind_is_counted_and_not_tried_again() -> N
 
 
 def test_what_is_left_out_comes_back() -> None:
-    left_out, other = LeftOut(steps=7, places={(1, 12), (0, 6), (0, 3)}), LeftOut()
+    left_out, other = LeftOut(7, {(1, 12), (0, 6), (0, 3)}, went_back=(4, 2)), LeftOut()
     state = left_out.state_dict()
     other.load_state_dict(state)
 
-    assert state == {"steps": 7, "places": [[0, 3], [0, 6], [1, 12]]}
+    assert state == {"steps": 7, "places": [[0, 3], [0, 6], [1, 12]], "went_back": [4, 2]}
     assert other == left_out
 
 
@@ -326,20 +326,16 @@ def test_every_part_comes_back() -> None:
     assert (other.reader.value, other.metrics.value, other.metrics.device) == (1, 11, "device")
 
 
-def test_parts_that_a_checkpoint_does_not_know_stay_as_they_are() -> None:
+def test_parts_without_a_saved_state_and_states_without_a_part_are_passed_over() -> None:
     run = run_of()
-    run.left_out = LeftOut(2, {(0, 3)})
     state = run.state_dict()
-    for name in ("left_out", "interrupted", "reader", "metrics"):
-        del state[name]
-    run.reader, run.metrics, run.interrupted = Memory(1), Memory(2), {"signal": 15}
+    run.reader, run.metrics = Memory(1), Memory(2)
     run.load_state_dict(state)
-
     assert (run.reader.value, run.metrics.value) == (1, 2)
-    assert (run.left_out, run.interrupted) == (LeftOut(), None)
-    # Nor does a run take what it has no part for.
+
     run.reader = run.metrics = None
     run.load_state_dict(state | {"reader": {"value": 3}, "metrics": {"value": 4}})
+    assert run.reader is run.metrics is None
 
 
 def test_an_epoch_cut_anew_is_whole_again_in_the_next() -> None:
