@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from surestep import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from surestep.callbacks.trackers.jsonl import LOG_NAME, read_log
 from surestep.errors import Interrupted
 from surestep.training.state import ExportableState
 
@@ -187,8 +188,17 @@ def _end(trainer: Trainer) -> dict[str, Any]:
     state = trainer.state
     log = [{k: v for k, v in entry.items() if not k.endswith(_CLOCK)} for entry in state.log_history]
     counts = [item.evaluations for item in trainer.callback_handler.callbacks if isinstance(item, Counts)]
-    best = [state.best_metric, state.best_global_step]
-    return {"weights": digest.hexdigest(), "log": log, "step": state.global_step, "counts": counts, "best": best}
+    # When it was saved is no part of what a run came to, but for where.
+    lines = [entry for entry in read_log(Path(trainer.args.output_dir) / LOG_NAME) if entry["event"] != "save"]
+    written = [{k: v for k, v in entry.items() if not k.endswith(_CLOCK)} for entry in lines]
+    return {
+        "written": written,
+        "weights": digest.hexdigest(),
+        "log": log,
+        "step": state.global_step,
+        "counts": counts,
+        "best": [state.best_metric, state.best_global_step],
+    }
 
 
 if __name__ == "__main__":

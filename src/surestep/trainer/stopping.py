@@ -76,18 +76,23 @@ def leave_if_asked(trainer: Trainer) -> None:
 
 @dataclass(frozen=True)
 class BeforeEvaluation:
-    """What an evaluation moves, as it was before its first batch, so that one that is cut off leaves no trace."""
+    """What an evaluation moves, as it was before its first batch, so that one that is cut off leaves no trace.
+
+    Callbacks that write down what they hear have `place` and `back_to`.
+    """
 
     random: dict[str, Any]
     control: TrainerControl
     callbacks: CallbackStates
     entries: int
+    places: list[tuple[Any, Any]]
 
     @classmethod
     def of(cls, trainer: Trainer) -> BeforeEvaluation:
         """Note where things stand."""
-        callbacks = CallbackStates(trainer.callback_handler.callbacks)
-        return cls(capture_random_state(), copy.copy(trainer.control), callbacks, len(trainer.state.log_history))
+        listeners, entries = trainer.callback_handler.callbacks, len(trainer.state.log_history)
+        places = [(one, one.place()) for one in listeners if callable(getattr(one, "back_to", None))]
+        return cls(capture_random_state(), copy.copy(trainer.control), CallbackStates(listeners), entries, places)
 
     def put_back(self, trainer: Trainer) -> None:
         """Make everything what it was; the requests of then are open again."""
@@ -96,6 +101,8 @@ class BeforeEvaluation:
         for flag in dataclasses.fields(self.control):
             setattr(trainer.control, flag.name, getattr(self.control, flag.name))
         del trainer.state.log_history[self.entries :]
+        for writer, place in self.places:
+            writer.back_to(place, trainer.state.global_step)
 
 
 def answer(trainer: Trainer, run: Run) -> None:

@@ -99,6 +99,20 @@ class JsonlCallback(TrainerCallback):
         if self._training and self._log is not None and step is not None:
             self._go_back(self._log, step)
 
+    def place(self) -> Place | None:
+        """Return how far the log is."""
+        return None if self._log is None else self._log.place()
+
+    def back_to(self, place: Place | None, step: int) -> None:
+        """Take out what came since, of an evaluation that was cut off and is to be made again."""
+        if self._log is None:
+            return
+        try:
+            cut = self._log.cut(place, keep=lambda line: _step(line) < step, stays=lambda line: not line)
+            self._log.go_back(cut, _line("cut off", step, {"lines": cut.count}))
+        except OSError as error:
+            self._tell(error)
+
     def close(self) -> None:
         """Note that a training is over, however it ended."""
         self._training = False
