@@ -180,20 +180,42 @@ def test_without_a_save_strategy_it_stops_and_says_that_nothing_is_saved(stage: 
     assert saved(tmp_path / "jit") == [4]
 
 
+# What ends a run in the evaluation that is cut off: settings, the step of that evaluation, and which one it is.
+ENDS = {
+    "patience, with an epoch": ({}, 6, 2),
+    "patience, within an epoch": ({"eval_steps": 2}, 4, 2),
+    "patience, after an epoch": ({"eval_strategy": "epoch", "num_train_epochs": 4}, 12, 2),
+    "the last step, within an epoch": ({"max_steps": 8, "eval_steps": 8, "logging_strategy": "epoch"}, 8, 1),
+}
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_early_stopping_is_decided_by_the_evaluation_that_is_made_again(
-    ranks: int, stage: Stage, reference: Reference, tmp_path: Path
+@pytest.mark.parametrize("end", ENDS)
+def test_the_evaluation_that_ends_a_run_is_made_again_and_ends_it(
+    end: str, ranks: int, stage: Stage, reference: Reference, tmp_path: Path
 ) -> None:
-    """The loss falls, and is wanted to grow: the second evaluation ends the training."""
-    case: dict[str, Any] = {"patience": 1, "settings": {"greater_is_better": True, "metric_for_best_model": "loss"}}
-    case["one_set"] = True
+    """The loss falls, and is wanted to grow: the second evaluation is at the end of a patience of one."""
+    settings, step, number = ENDS[end]
+    wanted = {"greater_is_better": True, "metric_for_best_model": "loss"}
+    case: dict[str, Any] = {"patience": 1, "one_set": True, "settings": {**wanted, **settings}}
     whole = reference(ranks, **case)
-    assert whole["step"] == 6
+    assert whole["step"] == step
     # An evaluation has 6 batches, of which the first rank has half if there are two.
-    count = 2 * 6 // ranks - 1
+    count = number * 6 // ranks - 1
     codes = stage.run(tmp_path, ranks, case={**case, "point": "evaluating", "count": count, "ranks": [0]})
-    assert check_stopped(tmp_path, codes, signal.SIGTERM) == whole["step"]
+    assert check_stopped(tmp_path, codes, signal.SIGTERM) == step
     check_goes_on(stage, tmp_path, whole, ranks, **case)
+
+
+def test_a_save_that_is_due_after_the_evaluation_is_made_as_well(
+    stage: Stage, reference: Reference, tmp_path: Path
+) -> None:
+    """What was saved at the cut has the evaluation still to come; what is saved after it has it done."""
+    case: dict[str, Any] = {"settings": {"save_steps": 3}}
+    codes = stage.run(tmp_path, case={**case, "point": "evaluating", "count": 3})
+    assert check_stopped(tmp_path, codes, signal.SIGTERM) == 3
+    check_goes_on(stage, tmp_path, reference(), **case)
+    assert saved(tmp_path) == [3, 6, 9, 12]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
