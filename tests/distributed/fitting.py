@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surestep import Trainer
-from tests.distributed.mistaken import Numbered, pair, raised
+from tests.distributed.mistaken import Numbered, raised
 from tests.distributed.training import arguments
 
 SIZE = 100
@@ -94,11 +94,21 @@ def nothing_fits(folder: Path) -> None:
     trained(folder, "none", model, 2, auto_find_batch_size=True)
 
 
+def pairs(outputs: Any, labels: Tensor, **_: Any) -> Any:
+    """A loss over the labels above 0, which micro-batches have more or fewer of; a second one over all samples."""
+    counted = labels > 0
+    errors = (outputs["logits"] - labels).square()
+    return {
+        "loss": ((errors * counted).sum(), counted.sum()),
+        "size": (outputs["logits"].abs().sum(), len(labels)),
+    }
+
+
 class Weighs(Trainer):
-    """Tells what its pairs weigh before the forward; a part weighs its samples."""
+    """Tells what its pairs weigh before the forward."""
 
     def weigh_loss(self, inputs: Any) -> Any:
-        return {"loss": inputs["labels"].numel(), "size": len(inputs["labels"])}
+        return {"loss": (inputs["labels"] > 0).sum(), "size": len(inputs["labels"])}
 
 
 class OnTheWay(Trainer):
@@ -129,9 +139,9 @@ def work(folder: Path) -> dict[str, Any]:
         "backward": both(folder, "backward", gradient_accumulation_steps=2),
         "step": both(folder, "step"),
         "pairs": both(
-            folder, "forward", compute_loss_func=pair, gradient_accumulation_steps=2, remove_unused_columns=False
+            folder, "forward", compute_loss_func=pairs, gradient_accumulation_steps=2, remove_unused_columns=False
         ),
-        "weighed": both(folder / "weighed", "forward", compute_loss_func=pair, kind=Weighs),
+        "weighed": both(folder / "weighed", "forward", compute_loss_func=pairs, kind=Weighs),
         "nothing": raised(lambda: nothing_fits(folder)),
         "elsewhere": elsewhere(folder),
         "meeting": meeting(folder),
