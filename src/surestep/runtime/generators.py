@@ -1,8 +1,8 @@
 """The default generators of python, NumPy and torch, borrowed for a moment: seeded, used, and put back as they were.
 
 This runs for every batch, so it goes past what is slow. `torch.manual_seed` makes hundreds of Python calls, and NumPy
-takes over 100 us to give its state and take it again, number by number. The state of its Mersenne twister lies in
-memory in one piece; where a look shows that it does, that piece is copied.
+gives its state and takes it again number by number. The state of its Mersenne twister lies in memory in one piece, and
+is copied as such where a look shows that it does.
 """
 
 from __future__ import annotations
