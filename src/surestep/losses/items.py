@@ -56,8 +56,14 @@ def function_takes_count(function: Any) -> bool:
     return keywords or "num_items_in_batch" in parameters
 
 
-def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
-    """Count the labels that are not -100 over micro-batches; None where labels are no tensors.
+def ignored_label(model: Any) -> int:
+    """Return the label that a model's own loss leaves out: segmentation names one in its configuration; else -100."""
+    named = getattr(getattr(model, "config", None), "semantic_loss_ignore_index", None)
+    return IGNORED if named is None else int(named)
+
+
+def count_items(batches: Sequence[Any], *, shifted: bool, ignored: int = IGNORED) -> Tensor | None:
+    """Count the labels that are not `ignored` over micro-batches; None where labels are no tensors.
 
     `shift_labels`, where a collator gives them, are counted as they are.
     """
@@ -69,7 +75,7 @@ def count_items(batches: Sequence[Any], *, shifted: bool) -> Tensor | None:
             if not isinstance(labels, Tensor):
                 return None
             labels = labels[..., 1:] if shifted else labels
-        total = total + (labels != IGNORED).sum()
+        total = total + (labels != ignored).sum()
     return total if isinstance(total, Tensor) else None
 
 

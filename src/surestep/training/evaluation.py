@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from surestep.errors import DataError, interruption
 from surestep.logs import get_logger, warn_once
 from surestep.losses.items import count_items
-from surestep.losses.shift import Shift
+from surestep.losses.shift import IGNORED, Shift
 from surestep.metrics.collect import PADDING, Collector, holds_objects
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
 from surestep.metrics.ranks import Ranks, exact, summed
@@ -50,7 +50,8 @@ class EvaluationPlan:
     `batch_metrics` a metric function sees batch after batch. `padding` joins predictions of different widths.
     `spill_bytes` is what may be kept in memory; more goes to disk. `order` names, for each sample as it is read, its
     number in the dataset, of `dataset_size` samples; `reads_all` says that each of these must come. `shards` takes this
-    rank's outputs. `stopping` gives the number of the signal that asks this process to end, or 0.
+    rank's outputs. The loss leaves out labels that are `ignored_label`. `stopping` gives the number of the signal that
+    asks this process to end, or 0.
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class EvaluationPlan:
     concatenate: bool = True
     offload_every: int | None = None
     shift: Shift = field(default_factory=Shift)
+    ignored_label: int = IGNORED
     hide_nonfinite: bool = False
     collect: bool = True
     padding: int = PADDING
@@ -256,7 +258,7 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[
     batch: dict[str, Any] = {}
     if losses is not None:
         plan.shift.learn(logits, labels, losses)
-        weight = loss_weight(inputs, shifted=plan.shift.shifted)
+        weight = loss_weight(inputs, shifted=plan.shift.shifted, ignored=plan.ignored_label)
         mean = loss.add(losses, size if weight is None else weight)
         if "loss" in plan.include:
             batch["losses"] = mean.repeat(size)
@@ -316,8 +318,8 @@ def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: Losses
     return figures | {start + name: value for name, value in given.items() if not name.startswith(start)}
 
 
-def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
-    """Return how many items the loss of a batch is a mean over: its labels that are not -100; None where unknown.
+def loss_weight(inputs: Any, *, shifted: bool, ignored: int = IGNORED) -> float | None:
+    """Return how many items the loss of a batch is a mean over: its labels that are not `ignored`; None where unknown.
 
     Whole-number labels count one by one, those of a causal model after the shift; the loss over any others is taken
     as a mean over samples.
@@ -325,7 +327,7 @@ def loss_weight(inputs: Any, *, shifted: bool) -> float | None:
     labels = inputs.get("shift_labels", inputs.get("labels")) if isinstance(inputs, Mapping) else None
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         return None
-    count = count_items([inputs], shifted=shifted and labels.dim() > 1)
+    count = count_items([inputs], shifted=shifted and labels.dim() > 1, ignored=ignored)
     return None if count is None else float(count)
 
 

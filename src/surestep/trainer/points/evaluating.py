@@ -17,6 +17,7 @@ from surestep.config.topics.best import key_of
 from surestep.data.loaders import has_length, num_samples, reading_order, reads_all
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger
+from surestep.losses.items import ignored_label
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.optim.schedules import needs_metric
@@ -167,6 +168,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             concatenate=args.eval_do_concat_batches,
             offload_every=args.eval_accumulation_steps,
             shift=self._shift,
+            ignored_label=ignored_label(self.model),
             hide_nonfinite=self._hides_nonfinite(),
             padding=self._prediction_padding(),
             collect=self._collects(predicts=predicts),

@@ -11,7 +11,12 @@ import torch
 from tests.parity import tiny
 from tests.small import quick
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertForTokenClassification
+from transformers import (
+    BertForMaskedLM,
+    BertForTokenClassification,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
 
 from surestep import Trainer
 
@@ -148,6 +153,23 @@ def test_an_evaluation_in_training_is_that_of_a_new_trainer(tmp_path: Path, case
 
     (logged,) = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert logged == pytest.approx(exact, rel=1e-6)
+
+
+def test_pixels_that_segmentation_leaves_out_weigh_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"depths": [1] * 4, "hidden_sizes": [8] * 4, "decoder_hidden_size": 8}
+    model = SegformerForSemanticSegmentation(SegformerConfig(**sizes, num_attention_heads=[1] * 4, num_labels=3)).eval()
+    rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": torch.randint(0, 3, (32, 32))} for _ in LENGTHS]
+    for row, length in zip(rows, LENGTHS, strict=True):
+        row["labels"][: 3 * length] = 255
+    with torch.no_grad():
+        means = [model(**{name: value[None] for name, value in row.items()}).loss.item() for row in rows]
+    counts = [int((row["labels"] != 255).sum()) for row in rows]
+    expected = sum(mean * count for mean, count in zip(means, counts, strict=True)) / sum(counts)
+
+    for size in (1, 2, 3, 7):
+        trainer = quick(tmp_path, model=model, eval_dataset=rows, per_device_eval_batch_size=size)
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6), size
 
 
 @pytest.mark.parametrize("declared", [True, False])
