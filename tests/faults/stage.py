@@ -45,8 +45,9 @@ class Stage:
         return codes
 
     def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+        """End the process; closing its input would not, where workers forked since then hold it open as well."""
+        self._process.kill()
+        self._process.wait()
 
 
 def _free_port() -> int:
