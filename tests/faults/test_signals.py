@@ -167,7 +167,8 @@ def test_a_signal_may_save_and_go_on(ranks: int, stage: Stage, reference: Refere
     assert stage.run(tmp_path, ranks, case=case) == [0] * ranks
     assert json.loads((tmp_path / "end.json").read_text()) == reference(ranks)
     more = [step for step in saved(tmp_path) if step not in (5, 10, 12)]
-    assert len(more) == 1
+    # Agreed upon at a step that is saved anyway, it is one and the same.
+    assert len(more) <= 1
 
 
 def test_without_a_save_strategy_it_stops_and_says_that_nothing_is_saved(stage: Stage, tmp_path: Path) -> None:

@@ -13,4 +13,4 @@ def test_a_step_costs_at_most_a_quarter_more_calls_than_one_by_hand() -> None:
     # The loop by hand reads the loader that the trainer made, so that the data counts for nothing in the ratio.
     assert here <= 1.25 * hand, f"{here:.0f} calls a step against {hand:.0f} by hand"
     # Once something in the process has loaded the compiler, torch itself makes a dozen more calls, for both alike.
-    assert here - hand <= 55, f"{here:.0f} calls a step against {hand:.0f} by hand"
+    assert here - hand <= 62, f"{here:.0f} calls a step against {hand:.0f} by hand"

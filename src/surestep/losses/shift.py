@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from surestep.optional import require
@@ -80,7 +81,10 @@ def shift_of(logits: Tensor, labels: Tensor, loss: Tensor, *, expected: bool, it
 
 def _may_tell(logits: Tensor, labels: Tensor) -> bool:
     fits = logits.ndim == 3 and logits.shape[:-1] == labels.shape and labels.shape[1] > 1
-    return fits and not labels.dtype.is_floating_point
+    if not fits or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        return False
+    # Labels that are no classes of these logits are of another kind of loss.
+    return bool((((labels >= 0) & (labels < logits.shape[-1])) | (labels == IGNORED)).all())
 
 
 def _loss(logits: Tensor, labels: Tensor, shifted: bool, mean: bool) -> float:
