@@ -47,7 +47,7 @@ class Stage:
     def close(self) -> None:
         """End the process; closing its input would not, where workers forked since then hold it open as well."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def _free_port() -> int:
