@@ -54,6 +54,17 @@ def test_a_killed_run_goes_on_with_every_step_once(tmp_path, steps, save, kill):
     assert len({file.name for file in files(tmp_path)}) == 1
 
 
+def test_an_entry_that_was_written_in_part_is_completed(tmp_path):
+    settings = {"env": OFFLINE, "max_steps": 12, "save_steps": 5}
+    run(tmp_path, "swanlab", expect=KILLED, kill_at=8, wait=1.0, **settings)
+    # The end of a file that was being written: the epoch is the last that an entry has.
+    (file,) = files(tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(content[: content.rindex(b"train/epoch")])
+    run(tmp_path, "swanlab", resume=True, **settings)
+    assert_once(curves(tmp_path), wanted(tmp_path), exact=renamed)
+
+
 def test_no_account_is_said_before_the_first_step(tmp_path):
     printed = run(tmp_path, "swanlab", expect=1, env={"SWANLAB_MODE": "cloud", "HOME": str(tmp_path)})
     assert "TrackerError: swanlab: no run can be opened." in printed

@@ -9,7 +9,7 @@ from typing import Any
 
 from surestep.callbacks.trackers.describe import num_parameters, run_config
 from surestep.callbacks.trackers.entries import Entry
-from surestep.callbacks.trackers.record import Known, Record, Sent, Stored
+from surestep.callbacks.trackers.record import Known, Record, Sent
 from surestep.callbacks.trackers.recordlog import record_log
 from surestep.callbacks.trackers.tracker import Tracker
 from surestep.logs import get_logger
@@ -75,14 +75,21 @@ class SwanLabCallback(Tracker):
         part = Path(run.dir)
         files = [file for file in part.parent.glob(f"run-*-{run.id}/run-{run.id}.swanlab") if file.parent != part]
         self._given = {point for file in files for point in _points(file)}
-        return Stored(self._given, record)
+        return _Given(self)
 
-    def send(self, entry: Entry) -> None:
-        """Log an entry; figures of the whole training are under `single_value/`."""
+    def lacks(self, entry: Entry) -> dict[str, Any]:
+        """Return the values of an entry that the run does not have; what a killed client wrote in part is completed.
+
+        There is one value for each name and step: the epoch comes with the loss and again with an evaluation. Figures
+        of the whole training are under `single_value/`.
+        """
         single = {f"single_value/{name}": value for name, value in entry.summary().items()}
         values = {**entry.series(), **single, _STEP: entry.step}
-        # One value for each name and step: the epoch comes with the loss and again with an evaluation.
-        new = {name: value for name, value in values.items() if (entry.step, name) not in self._given}
+        return {name: value for name, value in values.items() if (entry.step, name) not in self._given}
+
+    def send(self, entry: Entry) -> None:
+        """Log what the run does not have of an entry."""
+        new = self.lacks(entry)
         if new:
             self._swanlab.get_run().log(new, step=entry.step)
         self._given = {point for point in self._given if point[0] >= entry.step} | {(entry.step, name) for name in new}
@@ -90,6 +97,17 @@ class SwanLabCallback(Tracker):
     def end_run(self, *, failed: bool) -> None:
         """Finish the run."""
         self._swanlab.finish()
+
+
+class _Given:
+    """Knows which values a run was given, each by itself."""
+
+    def __init__(self, tracker: SwanLabCallback) -> None:
+        self._tracker = tracker
+
+    def has(self, entry: Entry) -> bool:
+        """Say whether every value of `entry` is there."""
+        return not self._tracker.lacks(entry)
 
 
 def _points(file: Path) -> Iterator[tuple[int, str]]:
