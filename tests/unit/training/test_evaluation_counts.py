@@ -36,6 +36,7 @@ def test_what_a_plan_does_unless_it_is_told() -> None:
         "hide_nonfinite": False,
         "collect": True,
         "padding": PADDING,
+        "ignored_label": -100,
         "metrics": None,
         "spill_bytes": None,
         "order": None,
