@@ -287,8 +287,8 @@ def _gathered(plan: EvaluationPlan, batch: dict[str, Any]) -> dict[str, Any]:
 
 def _gathered_objects(ranks: Ranks, value: Any) -> Any:
     """Bring together what may be any objects: lists of the ranks are appended to each other."""
-    kinds = ranks.agree(0 if value is None else 1 + holds_objects(value))
-    if max(kinds) < 2 or len(kinds) == 1:
+    kinds = ranks.agree(int(value is not None and holds_objects(value)))
+    if not any(kinds) or len(kinds) == 1:
         return ranks.gather(value)
     everyone = (one for one in ranks.gather_objects(to_numpy(value)) if one is not None)
     return [sample for one in everyone for sample in (one if isinstance(one, list) else [one])]

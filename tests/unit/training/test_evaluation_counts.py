@@ -236,9 +236,12 @@ def test_what_does_not_fit_in_memory_moves_after_each_batch(monkeypatch: pytest.
     ids=["labels", "main input", "labels without rows", "first tensor", "tuple", "tensor", "none"],
 )
 def test_the_rows_of_a_batch(inputs: Any, rows: int) -> None:
-    plan = plan_of(prediction_step=lambda *_: (None, None, None), main_input="x")
+    seen = []
+    plan = plan_of(prediction_step=lambda _, batch, *__: seen.append(batch) or (None, None, None), main_input="x")
 
     assert evaluate_batches(plan, [inputs], None).num_samples == rows
+    # A batch that tells no rows is one all the same.
+    assert seen == [inputs]
 
 
 # Losses

@@ -215,6 +215,14 @@ def test_tensors_alone_are_gathered_as_tensors() -> None:
         np.testing.assert_array_equal(predictions, [1.0, 2.0, 3.0, 4.0])
 
 
+def test_a_rank_without_a_batch_makes_no_objects_of_tensors() -> None:
+    outcomes = objects_on_ranks([[torch.tensor([1.0, 2.0])], []])
+
+    assert [gathered for _, gathered in outcomes] == [1, 0]
+    for predictions, _ in outcomes:
+        np.testing.assert_array_equal(predictions, [1.0, 2.0])
+
+
 def test_objects_of_one_process_are_kept_without_an_exchange() -> None:
     def never(value: Any) -> Any:
         raise AssertionError("there is nobody to exchange objects with")

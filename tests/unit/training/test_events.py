@@ -225,6 +225,21 @@ def test_a_callback_listens_where_it_does_something(callback: Any, log: bool, sa
     assert listens(callback, "on_save") is save
 
 
+@pytest.mark.parametrize("told", ["no signature", None], ids=["not one", "none"])
+def test_a_listener_whose_signature_nobody_can_tell_is_called_as_it_is(told: Any) -> None:
+    heard = []
+
+    class Opaque:
+        def __call__(self, *args: Any, **kwargs: Any) -> None:
+            heard.append(kwargs["processing_class"])
+
+    listener = Opaque()
+    listener.__signature__ = told  # type: ignore[attr-defined]
+    events_of(SimpleNamespace(on_log=listener)).fire("on_log", logs={})
+
+    assert heard == ["processor"]
+
+
 def test_a_callback_that_answers_for_everything_hears_everything() -> None:
     everything = Everything()
     events = events_of(everything)

@@ -70,6 +70,17 @@ def test_groups_of_an_epoch(batches: int, accumulation: int, groups: list[int]) 
     assert [plan.group_size(step) for step in range(plan.steps_per_epoch)] == groups
 
 
+@pytest.mark.parametrize(("max_steps", "by_steps"), [(-1, False), (0, False), (1, True), (25, True)])
+def test_a_plan_goes_by_the_steps_that_were_asked_for(max_steps: int, by_steps: bool) -> None:
+    assert make(max_steps=max_steps).by_steps is by_steps
+
+
+def test_the_last_group_of_a_long_epoch_is_what_is_left() -> None:
+    plan = make(batches=2001, accumulation=2, total_batch_size=8)
+
+    assert [plan.group_size(step) for step in (0, 999, 1000)] == [2, 2, 1]
+
+
 def test_a_loader_without_samples_to_count_is_counted_in_batches() -> None:
     assert make(examples=None, accumulation=2, total_batch_size=8).examples == 40
 

@@ -47,6 +47,12 @@ def test_ranks_ask_each_other_at_the_last_step_of_an_epoch_alone(ranks: int) -> 
     assert asked == [1]
 
 
+def test_the_last_step_of_a_long_epoch_is_known() -> None:
+    run, asked = among(2, 1, batches=600, accumulation=1)
+    assert len(groups_of(run)) == 600
+    assert asked == [1]
+
+
 def test_ranks_that_are_not_sure_ask_at_every_step() -> None:
     run, asked = among(2, 2)
     run.evenly_shared = False

@@ -203,15 +203,15 @@ def test_the_mean_of_the_run_leaves_steps_out_and_keeps_the_open_ones() -> None:
     tally.left_out = 1
     assert tally.drain() == 1.5
     assert (tally.steps, tally.left_out) == (0, 0)
-    for loss in (4.0, 5.0):
+    for loss in (4.0, 5.0, 6.0):
         tally.add(torch.tensor(loss))
         tally.steps += 1
-    assert tally.mean_loss() == 12.0 / 4
+    assert tally.mean_loss() == 18.0 / 5
     tally.begin_anew(steps=1)
 
     assert tally.steps == 1
-    # Three steps are logged, and one is open.
-    assert tally.mean_loss() == 12.0 / 4
+    # Four steps are logged, and one is open.
+    assert tally.mean_loss() == 18.0 / 5
 
 
 def test_parts_and_left_out_steps_come_back() -> None:
