@@ -40,24 +40,24 @@ SIZES = (1000, 5000, 20000, 50000)
 class Sentences(Dataset[dict[str, Tensor]]):
     """Sentences made when they are asked for."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, width: int = WIDTH) -> None:
+        self.size, self.width = size, width
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        tokens = (torch.arange(WIDTH) * 7 + index) % 16
+        tokens = (torch.arange(self.width) * 7 + index) % 16
         return {"tokens": tokens, "labels": tokens * 11}
 
 
 class Model(nn.Module):
     """Looks logits up: little mathematics, large outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = CLASSES) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.table = nn.Embedding(16, CLASSES)
+        self.table = nn.Embedding(16, num_classes)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = self.table(tokens)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.warm import server
 
 ROOT = Path(__file__).resolve().parents[2]
 # Torch's own threads sometimes abort a process that has ended: its work is done and written by then.
@@ -28,19 +29,20 @@ def launch(module: str, size: int, folder: Path, *arguments: str, seconds: int =
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    command = [sys.executable, "-W", "ignore", "-m", __name__, module, str(folder), *arguments]
+    words = ["-W", "ignore", "-m", __name__, module, str(folder), *arguments]
     running = []
     for rank in range(size):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size), "PYTHONPATH": path}
-        with (folder / f"rank{rank}.txt").open("w") as output:
-            environment = {**os.environ, **common, **place}
-            running.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder))
+        running.append(server().start(words, env={**os.environ, **common, **place}, cwd=folder, merged=True))
     try:
         codes = [process.wait(seconds) for process in running]
     finally:
         for process in running:
             process.kill()
-    said = "\n".join((folder / f"rank{rank}.txt").read_text() for rank in range(size))
+    told = [process.communicate()[0] for process in running]
+    for rank, text in enumerate(told):
+        (folder / f"rank{rank}.txt").write_text(text)
+    said = "\n".join(told)
     results = [folder / f"rank{rank}.pt" for rank in range(size)]
     assert all(code in _ENDED for code in codes), f"{codes}\n{said}"
     assert all(path.exists() for path in results), said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ _MARK = re.compile(r"^@shows\(\"(\w+)\"\)$", re.MULTILINE)
 F = TypeVar("F", bound=Callable[..., object])
 
 
+@cache
 def rows() -> dict[str, list[str]]:
     """Return the cells of each row by its id."""
     found = _ROW.findall(DOCUMENT.read_text(encoding="utf-8"))

@@ -16,24 +16,15 @@ from surestep.losses.smoothing import LabelSmoother as OurSmoother
 from tests.parity.differences import shows
 from tests.parity.harness import run
 from tests.parity.models import CountingTagger, Documents, Sentences, Tagger, pad
+from tests.parity.one_step import ONE_STEP, aligned, loss_and_norm
 from tests.parity.tiny import llama
 
 SIDES = [transformers, surestep]
-ONE_STEP = {
-    "max_steps": 1,
-    "logging_steps": 1,
-    "optim": "sgd",
-    "max_grad_norm": 0,
-    "train_sampling_strategy": "sequential",
-}
 ROWS: dict[str, Any] = {"train": lambda: list(Sentences())[:8], "data_collator": pad}
 
 
 def first_log(side: Any, batch: int, **options: Any) -> list[float]:
-    arguments = {**ONE_STEP, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
-    arguments |= options.pop("arguments", {})
-    seen = run(side, arguments, **{**ROWS, "model": lambda: Tagger(dropout=0.0), **options})
-    return [seen.logs[0]["loss"], seen.logs[0]["grad_norm"]]
+    return loss_and_norm(side, batch, **{**ROWS, "model": lambda: Tagger(dropout=0.0), **options})
 
 
 def mean(outputs: Any, labels: Tensor) -> Tensor:
@@ -118,12 +109,6 @@ def renamed() -> nn.Module:
     return model
 
 
-def aligned() -> nn.Module:
-    model = renamed()
-    model.shifts_labels = False
-    return model
-
-
 @shows("S4")
 def test_label_smoothing_shifts_where_the_loss_does() -> None:
     rows = list(Documents())[:8]
@@ -140,7 +125,7 @@ def test_label_smoothing_shifts_where_the_loss_does() -> None:
 
     assert first_log(transformers, 8, model=renamed, **options)[0] == pytest.approx(expected[0], rel=1e-5)
     assert first_log(surestep, 8, model=renamed, **options)[0] == pytest.approx(expected[1], rel=1e-5)
-    assert first_log(surestep, 8, model=aligned, **options)[0] == pytest.approx(expected[0], rel=1e-5)
+    assert first_log(surestep, 8, model=aligned(renamed), **options)[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 @shows("S5")

@@ -17,23 +17,11 @@ import surestep
 from tests.parity.differences import shows
 from tests.parity.harness import both, run
 from tests.parity.models import Documents, Net, Points, PointStream, Reviews, Sentences, Tagger, pad
+from tests.parity.one_step import aligned, loss_and_norm
 from tests.parity.tiny import bert, gpt2
 
-ONE_STEP = {
-    "max_steps": 1,
-    "logging_steps": 1,
-    "optim": "sgd",
-    "max_grad_norm": 0,
-    "train_sampling_strategy": "sequential",
-}
 REVIEWS: dict[str, Any] = {"train": lambda: list(Reviews())[:8], "data_collator": pad}
 DOCUMENTS: dict[str, Any] = {"train": lambda: list(Documents())[:8], "data_collator": pad}
-
-
-def loss_and_norm(side: Any, batch: int, model: Any, data: dict[str, Any]) -> list[float]:
-    arguments = {**ONE_STEP, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
-    seen = run(side, arguments, model=model, **data)
-    return [seen.logs[0]["loss"], seen.logs[0]["grad_norm"]]
 
 
 def calm_bert() -> nn.Module:
@@ -54,20 +42,14 @@ def calm_gpt2() -> nn.Module:
     return model
 
 
-def aligned_gpt2() -> nn.Module:
-    model = calm_gpt2()
-    model.shifts_labels = False
-    return model
-
-
 @shows("T1")
 def test_a_loss_that_ignores_the_item_count_is_divided_for_accumulation() -> None:
-    whole = pytest.approx(loss_and_norm(surestep, 8, calm_bert, REVIEWS), rel=1e-5)
+    whole = pytest.approx(loss_and_norm(surestep, 8, model=calm_bert, **REVIEWS), rel=1e-5)
     four_times = pytest.approx([4 * value for value in whole.expected], rel=1e-5)
-    assert loss_and_norm(transformers, 8, calm_bert, REVIEWS) == whole
-    assert loss_and_norm(transformers, 2, calm_bert, REVIEWS) == four_times
-    assert loss_and_norm(surestep, 2, calm_bert, REVIEWS) == whole
-    assert loss_and_norm(surestep, 2, declared_bert, REVIEWS) == four_times
+    assert loss_and_norm(transformers, 8, model=calm_bert, **REVIEWS) == whole
+    assert loss_and_norm(transformers, 2, model=calm_bert, **REVIEWS) == four_times
+    assert loss_and_norm(surestep, 2, model=calm_bert, **REVIEWS) == whole
+    assert loss_and_norm(surestep, 2, model=declared_bert, **REVIEWS) == four_times
 
 
 @shows("T2")
@@ -79,12 +61,14 @@ def test_items_are_counted_as_the_loss_counts_them() -> None:
     mean = model(**labels).loss.item()
     shifted, everything = sum(len(tokens) - 1 for tokens in samples), sum(len(tokens) for tokens in samples)
 
-    assert loss_and_norm(surestep, 8, calm_gpt2, DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
-    assert loss_and_norm(surestep, 2, calm_gpt2, DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
+    assert loss_and_norm(surestep, 8, model=calm_gpt2, **DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
+    assert loss_and_norm(surestep, 2, model=calm_gpt2, **DOCUMENTS)[0] == pytest.approx(mean, rel=1e-5)
     for batch in (8, 2):
-        theirs = loss_and_norm(transformers, batch, calm_gpt2, DOCUMENTS)[0]
+        theirs = loss_and_norm(transformers, batch, model=calm_gpt2, **DOCUMENTS)[0]
         assert theirs == pytest.approx(mean * shifted / everything, rel=1e-5)
-        assert loss_and_norm(surestep, batch, aligned_gpt2, DOCUMENTS)[0] == pytest.approx(theirs, rel=1e-5)
+        assert loss_and_norm(surestep, batch, model=aligned(calm_gpt2), **DOCUMENTS)[0] == pytest.approx(
+            theirs, rel=1e-5
+        )
 
 
 class Weight(nn.Module):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.evaluation_memory import Model, Sentences
 from tests.small import quick
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from surestep import Trainer
 from surestep.metrics.collect import Collector
@@ -27,33 +27,8 @@ LOGITS, CHOSEN = BATCH * WIDTH * CLASSES * 4, 2 * BATCH * WIDTH * 8
 SLACK = 40_000
 
 
-class Sentences(Dataset):
-    """Sentences made when they are asked for."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        tokens = (torch.arange(WIDTH) * 7 + index) % 16
-        return {"tokens": tokens, "labels": tokens * 11}
-
-
-class Tagger(nn.Module):
-    """Looks logits up."""
-
+class Tagger(Model):
     main_input_name = "tokens"
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.table = nn.Embedding(16, CLASSES)
-
-    def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self.table(tokens)
-        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
 
 def chosen(logits: Tensor, _: Any) -> Tensor:
@@ -73,7 +48,7 @@ def traced() -> Iterator[None]:
 
 
 def tagger(folder: Path, samples: int, **given: Any) -> Trainer:
-    usual = {"model": Tagger(), "per_device_eval_batch_size": BATCH, "eval_dataset": Sentences(samples)}
+    usual = {"model": Tagger(CLASSES), "per_device_eval_batch_size": BATCH, "eval_dataset": Sentences(samples, WIDTH)}
     return quick(folder, **usual, **given)
 
 
