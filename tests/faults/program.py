@@ -20,6 +20,8 @@ from torch.utils.data import Dataset
 from surestep import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from surestep.callbacks.trackers.jsonl import LOG_NAME, read_log
 from surestep.errors import Interrupted
+from surestep.runtime.agreement import Agreement
+from surestep.trainer import last_good
 from surestep.training.state import ExportableState
 
 _PACE = 0.004
@@ -136,6 +138,10 @@ class Watched(Trainer):
 def run(folder: Path, case: dict[str, Any]) -> None:
     """Train, or go on, in `folder`; leave in it what the run came to, or where it was stopped."""
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if rank == 1 and "slow_to_settle" in case:
+        settle = Agreement.settle
+        Agreement.settle = lambda self, place: (time.sleep(case["slow_to_settle"]), settle(self, place))[1]  # type: ignore[method-assign]
+    last_good.PATIENCE = case.get("patience_over_ranks", last_good.PATIENCE)
     moments = Moments(case)
     settings = {
         "per_device_train_batch_size": 12 // (2 * ranks),

@@ -80,9 +80,9 @@ ROWS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def train(row: str, folder: Path) -> None:
+def run(folder: Path, case: dict[str, str]) -> None:
     """Train a row from its beginning or from wherever it came to, as the same command does each time."""
-    arguments, data = ROWS[row]
+    arguments, data = ROWS[case["row"]]
     torch.manual_seed(3)
     trainer = Traced(
         model=Net(0.3),

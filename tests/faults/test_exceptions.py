@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Reference
-from tests.faults.stage import Stage
+from tests.faults.stage import LATE, Stage
 from tests.faults.test_signals import check_goes_on, said, saved
 
 
@@ -73,12 +73,50 @@ def test_before_the_first_step_there_is_nothing_to_save(stage: Stage, tmp_path: 
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize(("point", "count"), [("forward", 8), ("loading", 20), ("evaluating", 2)])
-def test_an_exception_on_one_rank_ends_the_others(point: str, count: int, stage: Stage, tmp_path: Path) -> None:
-    case = {"point": point, "count": count, "signals": [], "raises": True, "ranks": [1]}
+@pytest.mark.parametrize(
+    ("point", "count", "failing", "settings"),
+    [
+        ("forward", 8, [0, 1], {}),
+        ("loading", 20, [0, 1], {}),
+        # What fails on one rank in an evaluation fails on all.
+        ("evaluating", 2, [1], {}),
+        ("evaluating", 2, [0, 1], {"dataloader_num_workers": 1}),
+    ],
+)
+def test_ranks_that_fail_alike_save_together(
+    point: str,
+    count: int,
+    failing: list[int],
+    settings: dict[str, Any],
+    stage: Stage,
+    reference: Reference,
+    tmp_path: Path,
+) -> None:
+    planted = {"point": point, "count": count, "signals": [], "raises": True, "ranks": failing, "settings": settings}
+    assert stage.run(tmp_path, 2, case=planted) == [1, 1], said(tmp_path)
+    assert "after step 3; this step is saved." in said(tmp_path)
+    assert saved(tmp_path) == [3]
+    check_goes_on(stage, tmp_path, reference(2), 2, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("point", "count", "why"),
+    [
+        ("forward", 8, "rank 0 has not failed within 0.2 s: it is in the middle of a step, or gone"),
+        ("loading", 20, "rank 0 has not failed within 0.2 s"),
+        ("updating", 3, "the update of the next step was begun"),
+    ],
+)
+def test_an_exception_on_one_rank_ends_the_others_and_saves_nothing(
+    point: str, count: int, why: str, stage: Stage, tmp_path: Path
+) -> None:
+    """The others wait for it in an exchange, which it cannot join any more."""
+    case = {"point": point, "count": count, "signals": [], "raises": True, "ranks": [1], "patience_over_ranks": 0.2}
     codes = stage.run(tmp_path, 2, case=case, seconds=40)
     assert codes[1] == 1
-    assert codes[0] not in (0, 999, -signal.SIGKILL), said(tmp_path)
+    assert codes[0] not in (0, LATE, -signal.SIGKILL), said(tmp_path)
+    assert f"nothing is saved, because {why}" in said(tmp_path, 1)
+    assert saved(tmp_path) == []
     assert not (tmp_path / "end.json").exists()
 
 

@@ -7,6 +7,8 @@ Owns keys in the store that the processes found each other through. No collectiv
   all processes come by them.
 - The first one to come to a place settles, for all, whether they stop there: they do where everybody attended by then.
   The store takes the first answer, so all read the same, however far one is ahead.
+
+Processes that fail tell each other where in the same way. There they wait, for a while: who fails does nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from surestep.runtime.signals import SIGNALS, Request, Signals
 from surestep.runtime.world import World
 
 _LOOK_EVERY = 0.5
+_LOOK_FOR_FAILURES_EVERY = 0.02
 # One for each run of the process; the processes begin their runs together, so that the numbers are the same.
 _RUNS = count()
 
@@ -35,6 +38,7 @@ class Agreement:
         self._attending = False
         self._heard = 0.0
         self._look_at = 0.0
+        self._failures = 0
 
     @property
     def asked(self) -> bool:
@@ -67,6 +71,22 @@ class Agreement:
         self._round += 1
         self._attending = False
         self._signals.done(request)
+
+    def told_failures(self, own: str, *, wait: float) -> dict[int, str]:
+        """Tell the others how this process has failed, and return what each has told, by rank.
+
+        It is given so many seconds for all to do so. Where the store is gone with a process, nobody has told anything.
+        """
+        keys = [f"failed/{self._failures}/{rank}" for rank in range(self._world.size)]
+        self._failures += 1
+        until = time.monotonic() + wait
+        try:
+            self._store.set(keys[self._world.rank], own)
+            while not self._store.check(keys) and time.monotonic() < until:
+                time.sleep(_LOOK_FOR_FAILURES_EVERY)
+            return {rank: self._store.get(key).decode() for rank, key in enumerate(keys) if self._store.check([key])}
+        except RuntimeError:
+            return {self._world.rank: own}
 
     def _all_attend(self, place: int) -> bool:
         if self._store.add(self._key("attending"), 0) < self._world.size:

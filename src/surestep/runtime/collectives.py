@@ -64,6 +64,19 @@ def _leave_group() -> None:
         dist.destroy_process_group()
 
 
+def exchanges_begun() -> list[int] | None:
+    """Return how many exchanges this process has begun, group by group; None where a backend does not count them.
+
+    Where all processes have begun as many, none of them is in one that another does not know of.
+    """
+    groups: list[Any] = [group for group in (dist.group.WORLD, _HOST.group) if group is not None]
+    backends = [group._get_backend(device) for group in groups for device in group._device_types]
+    try:
+        return [backend._get_sequence_number_for_group() for backend in backends]
+    except RuntimeError:
+        return None
+
+
 def agree(numbers: list[int]) -> list[list[int]]:
     """Return the numbers of every rank, by rank; each rank gives as many."""
     own = torch.tensor(numbers, dtype=torch.int64)

@@ -3,6 +3,10 @@
 An exception in the middle of a step has moved something already: random generators, the statistics of batch norms, the
 open sums of losses. What can be put back is put back. Where something cannot be (an update that was begun, a callback
 with a memory that has heard of the step), nothing is saved, for the checkpoint would be one of no run, and it is said.
+
+Several processes save together, or not at all. Each says where it has failed, and how many exchanges it has begun by
+then; they save where all of them say the same within a few seconds, for then none is in the middle of an exchange that
+the others do not know of. One that fails alone leaves the others waiting for it: no process can save for it.
 """
 
 from __future__ import annotations
@@ -10,17 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import torch
 
 from surestep.errors import NonFiniteError
 from surestep.logs import get_logger
 from surestep.optim.clipping import no_gradients
+from surestep.runtime.collectives import exchanges_begun
 from surestep.runtime.memory import is_out_of_memory
 from surestep.runtime.random import host_random, restore_random_state
 from surestep.training.events import listens
 from surestep.training.loop import training_loop
 
 if TYPE_CHECKING:
+    from surestep.runtime.agreement import Agreement
+    from surestep.trainer.stopping import BeforeEvaluation
     from surestep.trainer.trainer import Trainer
     from surestep.training.run import Run
 
@@ -28,6 +37,9 @@ logger = get_logger(__name__)
 
 # Events between the last complete step and its update.
 _HEARD = ("on_step_begin", "on_substep_end")
+_CANNOT = "cannot: "
+# Seconds that a process which has failed waits for the others to say that they have as well.
+PATIENCE = 5.0
 
 
 @contextmanager
@@ -51,12 +63,59 @@ def wants_saving(trainer: Trainer, run: Run, error: Exception) -> bool:
 
 
 def _keep(trainer: Trainer, run: Run, error: Exception) -> None:
-    obstacle = _obstacle(trainer, run, error)
+    place = _where(error)
+    obstacle = _obstacle(trainer, run, error, place)
+    if trainer._world.size > 1:
+        obstacle = _obstacle_over_ranks(trainer, run, error, place, obstacle)
+    if obstacle is None and not _settled(trainer):
+        obstacle = "the last step was not finite"
     if obstacle is not None:
-        tell(trainer, error, f"nothing is saved, because {obstacle}: the last checkpoint is kept as it is")
+        _tell_obstacle(trainer, error, obstacle)
         return
-    _put_back(trainer, run, _where(error))
+    _put_back(trainer, run, place)
     keep(trainer, run, error)
+
+
+def keep_before(trainer: Trainer, run: Run, error: Exception, before: BeforeEvaluation) -> None:
+    """Save a run whose evaluation has failed as it was before that, with the evaluation still to be made."""
+    if trainer._world.size > 1:
+        obstacle = _obstacle_over_ranks(trainer, run, error, "evaluation", None)
+        if obstacle is not None:
+            _tell_obstacle(trainer, error, obstacle)
+            return
+    before.put_back(trainer)
+    keep(trainer, run, error)
+
+
+def _tell_obstacle(trainer: Trainer, error: Exception, obstacle: str) -> None:
+    tell(trainer, error, f"nothing is saved, because {obstacle}: the last checkpoint is kept as it is")
+
+
+def _obstacle_over_ranks(trainer: Trainer, run: Run, error: Exception, place: str, obstacle: str | None) -> str | None:
+    """Return why the processes cannot save together, None where all of them have failed alike.
+
+    This one has an `obstacle` of its own, or none. It says so in any case, so that nobody waits for it.
+    """
+    exchanges = exchanges_begun()
+    if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+        obstacle = "the device has failed"
+    elif exchanges is None:
+        obstacle = "the processes do not know how many exchanges they have begun"
+    own = f"{_CANNOT}{obstacle}" if obstacle else f"{place}, place {run.place}, exchanges {exchanges}"
+    everyone = cast("Agreement", trainer._look).told_failures(own, wait=0.0 if obstacle else PATIENCE)
+    if obstacle is not None:
+        return obstacle
+    others = ((rank, everyone.get(rank)) for rank in range(trainer._world.size))
+    return next((_unlike(rank, told, own) for rank, told in others if told != own), None)
+
+
+def _unlike(rank: int, told: str | None, own: str) -> str:
+    """Return why a rank that has not told what this one has cannot save with it."""
+    if told is None:
+        return f"rank {rank} has not failed within {PATIENCE:g} s: it is in the middle of a step, or gone"
+    if told.startswith(_CANNOT):
+        return f"on rank {rank} {told.removeprefix(_CANNOT)}"
+    return f"rank {rank} has failed elsewhere ({told}; here {own})"
 
 
 def keep(trainer: Trainer, run: Run, error: Exception) -> None:
@@ -74,11 +133,8 @@ def tell(trainer: Trainer, error: Exception, what: str) -> None:
     logger.warning("%s after step %d; %s.", type(error).__name__, trainer.state.global_step, what)
 
 
-def _obstacle(trainer: Trainer, run: Run, error: Exception) -> str | None:
+def _obstacle(trainer: Trainer, run: Run, error: Exception, place: str) -> str | None:
     """Return why the state of the last complete step is not there, None where it is."""
-    if trainer._world.size > 1:
-        return "the other processes of the run are in the middle of a step"
-    place = _where(error)
     late = isinstance(error, NonFiniteError) and trainer.engine.watch.late
     if late:
         return "it was known one step late"
@@ -103,8 +159,6 @@ def _in_the_way(trainer: Trainer, run: Run, place: str) -> Iterator[str]:
         yield "python's or NumPy's generator may have been drawn from in the step that was begun"
     if run.plan.streaming:
         yield "the stream was read beyond its position"
-    if not _settled(trainer):
-        yield "the last step was not finite"
     if place == "groups":
         return
     if engine.clip is no_gradients:

@@ -122,11 +122,23 @@ def answer(trainer: Trainer, run: Run) -> None:
     trainer._look.done(request)
 
 
+def answer_late(trainer: Trainer, run: Run) -> None:
+    """Save a run that came to its end before all processes had heard that one of them was asked to; all ask here."""
+    own = SIGNALS.asked
+    number = next(filter(None, trainer.engine.strategy.agree(0 if own is None or own.stops else own.number)), 0)
+    if not number:
+        return
+    request = Request(number, SIGNALS.action(number), time.monotonic())
+    if trainer._saved_at != run.place:
+        saved(trainer, run, request.name)
+    trainer._look.done(request)
+
+
 @contextmanager
 def made_again(trainer: Trainer) -> Iterator[None]:
     """Let a signal cut off the evaluation in the body: the run is saved with it still to be made, and ends.
 
-    An exception in it is followed by the same save, where one process trains.
+    An exception in it is followed by the same save, where all processes have it.
     """
     trainer._before_evaluation = before = BeforeEvaluation.of(trainer)
     try:
@@ -139,12 +151,11 @@ def made_again(trainer: Trainer) -> Iterator[None]:
         at = time.monotonic() if own is None else own.at
         _stop(trainer, run, Request(cut.signal_number, SIGNALS.action(cut.signal_number), at))
     except Exception as error:
-        from surestep.trainer.last_good import keep, wants_saving
+        from surestep.trainer.last_good import keep_before, wants_saving
 
         run = trainer._run
-        if run is not None and trainer._world.size == 1 and wants_saving(trainer, run, error):
-            before.put_back(trainer)
-            keep(trainer, run, error)
+        if run is not None and wants_saving(trainer, run, error):
+            keep_before(trainer, run, error, before)
         raise
     finally:
         trainer._before_evaluation = None
@@ -156,6 +167,8 @@ def _stop(trainer: Trainer, run: Run, request: Request) -> NoReturn:
     if kept is None:
         kept = saved(trainer, run, request.name)
     trainer._look.done(request)
+    # Nobody leaves before all have heard: what they agree through may be held by the first process.
+    trainer.engine.strategy.agree(0)
     if trainer.is_world_process_zero():
         announce(logger, f"Stopped by {request.name} after step {step}; {kept}.")
     raise interruption(request.number, step)

@@ -436,10 +436,13 @@ class Trainer(OlderPoints):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:
         """Log the summary, load the best model where asked for, and tell that training has ended."""
+        from surestep.trainer.stopping import answer_late
+
         del trial
         self.engine.settle()
         run, state = self._run, self.state
         assert run is not None
+        answer_late(self, run)
         steps = state.global_step - self._first_step
         samples = num_train_samples * steps / max(state.max_steps, 1)
         metrics = speed_metrics("train", start_time, num_samples=samples, num_steps=steps)
