@@ -66,7 +66,7 @@ class Threads:
     def alone(self, model: nn.Module) -> nn.Module:
         return model
 
-    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
 
     def level(self, model: nn.Module) -> None: ...

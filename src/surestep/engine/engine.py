@@ -166,7 +166,7 @@ class Engine:
         batches, items, _, shares, self._passes_over = group
         losses = self.watch.begin(group)
         trainer.current_gradient_accumulation_steps = last = len(batches)
-        model, accumulating = self.model, self.strategy.accumulating
+        model, exchanges = self.model, self.ranks > 1
         self.mean_micro_batches, self._uneven = None, False
         if shares is not None:
             self.mean_micro_batches, self._uneven = sum(shares) / len(shares), self.by_hand or 0 in shares
@@ -176,12 +176,15 @@ class Engine:
         elif self._division is not None:
             self._division.begin_step()
         for number, inputs in enumerate(batches, start=1):
-            self.on_last_of_step = number == last
-            with accumulating(model, last=self.on_last_of_step):
+            self.on_last_of_step = ends = number == last
+            if ends or not exchanges:
                 loss = trainer.training_step(model, inputs, items)
-                losses.append(loss)
-                tally.add(loss)
-            if number < last:
+            else:
+                with self.strategy.accumulating(model):
+                    loss = trainer.training_step(model, inputs, items)
+            losses.append(loss)
+            tally.add(loss)
+            if not ends:
                 events.fire("on_substep_end")
                 control = trainer.control
                 if control.should_epoch_stop or control.should_training_stop:
@@ -247,7 +250,8 @@ class Engine:
             events.fire("on_pre_optimizer_step")
             events.fire("on_optimizer_step")
             return True
-        self.precision.unscale(optimizer)
+        if self.precision.scaler is not None:
+            self.precision.unscale(optimizer)
         tally.grad_norm = norm = self.clip(self._parameters)
         verdict = self.watch.look(norm)
         if verdict is Verdict.REWOUND:

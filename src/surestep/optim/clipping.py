@@ -35,21 +35,6 @@ def no_gradients(parameters: list[nn.Parameter]) -> None:
     del parameters
 
 
-def clip_by_norm(parameters: list[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
-    """Scale the gradients down to a common norm of at most `max_norm`; return the norm from before.
-
-    Bit-equal to `torch.nn.utils.clip_grad_norm_`. Parameters on several device meshes, which torch cannot clip
-    together, are clipped by their common norm, mesh by mesh.
-    """
-    meshes = _by_mesh(parameters)
-    if len(meshes) < 2:
-        return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
-    total = gradient_norm(parameters, norm_type)
-    for group in meshes:
-        torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
-    return total
-
-
 def clip_by_value(parameters: list[nn.Parameter], max_value: float) -> None:
     """Clamp every element of every gradient to [-max_value, max_value]."""
     if with_gradient := [parameter for parameter in parameters if parameter.grad is not None]:
@@ -91,14 +76,23 @@ def _unit_norm(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ByNorm:
-    """Clip by the norm of all gradients."""
+    """Scale the gradients down to a common norm of at most `max_norm`.
+
+    Bit-equal to `torch.nn.utils.clip_grad_norm_`. Parameters on several device meshes, which torch cannot clip
+    together, are clipped by their common norm, mesh by mesh.
+    """
 
     max_norm: float
     norm_type: float = 2.0
 
     def __call__(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip and return the norm from before."""
-        return clip_by_norm(parameters, self.max_norm, self.norm_type)
+        if _PLAIN.issuperset(map(type, parameters)) or len(meshes := _by_mesh(parameters)) < 2:
+            return torch.nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+        total = gradient_norm(parameters, self.norm_type)
+        for group in meshes:
+            torch.nn.utils.clip_grads_with_norm_(group, self.max_norm, total)
+        return total
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ class AcceleratorView:
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients are not exchanged."""
-        return self._trainer.engine.strategy.accumulating(model, last=False)
+        return self._trainer.engine.strategy.accumulating(model)
 
     def autocast(self, autocast_handler: Any = None) -> AbstractContextManager[Any]:
         """Return the autocast context of the precision, for code that runs outside the model's forward."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
+# What the loop calls for the groups of an epoch.
+_READING = ("groups", "_read")
 # Events between the last complete step and its update.
 _HEARD = ("on_step_begin", "on_substep_end")
 _CANNOT = "cannot: "
@@ -139,7 +141,7 @@ def _obstacle(trainer: Trainer, run: Run, error: Exception, place: str) -> str |
     if late:
         return "it was known one step late"
     undone = isinstance(error, NonFiniteError) and place == "apply"
-    if place not in ("groups", "forward_backward", *_HEARD) and not undone:
+    if place not in (*_READING, "forward_backward", *_HEARD) and not undone:
         return _UNFIT.get(place, f"it came from {place}, when the step was neither open nor complete")
     return next(_in_the_way(trainer, run, place), None)
 
@@ -159,7 +161,7 @@ def _in_the_way(trainer: Trainer, run: Run, place: str) -> Iterator[str]:
         yield "python's or NumPy's generator may have been drawn from in the step that was begun"
     if run.plan.streaming:
         yield "the stream was read beyond its position"
-    if place == "groups":
+    if place in _READING:
         return
     if engine.clip is no_gradients:
         yield "the optimizer updates during backward"

@@ -12,7 +12,8 @@ from surestep.errors import ModelError
 
 def loss_of(outputs: Any, inputs: Any) -> Any:
     """Return the loss among a model's outputs; `inputs` are named in the error where there is none."""
-    if isinstance(outputs, Mapping):
+    # A dict first: asking an abstract class is a Python call, and this runs for every micro-batch.
+    if isinstance(outputs, dict | Mapping):
         loss = outputs.get("loss")
     elif isinstance(outputs, tuple | list):
         loss = outputs[0] if outputs else None

@@ -147,7 +147,7 @@ class Run:
         return 2 * self.trainer.state.global_step + self.epoch_over
 
     def groups(self) -> Iterator[Group]:
-        """Yield the groups of micro-batches that are left of this epoch, one for each step.
+        """Return the groups of micro-batches that are left of this epoch, one for each step, as they are asked for.
 
         The last group may be smaller, also when a stream ends in the middle of one. An epoch without a single batch
         ends the run, with a warning.
@@ -155,12 +155,11 @@ class Run:
         if self.before_reading is not None:
             self.before_reading()
             self.before_reading = None
-        if not self.epoch_over:
-            self.random_before_epoch = capture_random_state()
-            yield from self._read()
-        self.engine.settle()
-        if not self.rewound:
-            self.epoch_over = True
+        if self.epoch_over:
+            self.engine.settle()
+            return iter(())
+        self.random_before_epoch = capture_random_state()
+        return self._read()
 
     def _read(self) -> Iterator[Group]:
         stretch, accumulation, batches = self.stretch, self.plan.accumulation, self.read(self.position)
@@ -189,6 +188,9 @@ class Run:
                 break
         if self.position.samples == 0 and not (self.rewound or self.leaving_epoch):
             self._stop_for_lack_of_data()
+        self.engine.settle()
+        if not self.rewound:
+            self.epoch_over = True
 
     def _shares(self, batches: int, *, last: bool) -> tuple[int, ...]:
         """Return how many micro-batches each rank has for a step; they ask each other where that is not certain."""

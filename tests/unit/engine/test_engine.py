@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -271,23 +271,27 @@ def test_replaced_parameters_are_known_after_a_refresh() -> None:
 
 
 def test_gradients_are_exchanged_on_the_last_micro_batch_only() -> None:
-    told: list[bool] = []
+    inside, told = False, list[bool]()
 
     class Watched(SingleDevice):
-        def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-            @contextmanager
-            def context() -> Any:
-                told.append(last)
-                yield
+        @contextmanager
+        def accumulating(self, model: nn.Module) -> Any:
+            nonlocal inside
+            inside = True
+            yield
+            inside = False
 
-            return context()
+    class Looking(Stepper):
+        def training_step(self, *given: Any) -> Tensor:
+            told.append(inside)
+            return super().training_step(*given)
 
     model = network()
-    engine = Engine(Watched(World(), CPU), make_precision("no", CPU))
+    engine = Engine(Watched(World(size=2), CPU), make_precision("no", CPU))
     engine.prepare(model)
-    engine.forward_backward(Stepper(engine), whole(data()[0], None), Tally(CPU), Fired())
+    engine.forward_backward(Looking(engine), whole(data()[0], None), Tally(CPU), Fired())
 
-    assert told == [False, False, True]
+    assert told == [True, True, False]
 
 
 def test_a_precision_that_the_strategy_does_not_take_is_refused_by_name() -> None:

@@ -28,8 +28,8 @@ class Strategy(Protocol):
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Return the user's model from inside a prepared one."""
 
-    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """Return the context of a micro-batch; gradients are exchanged on the last of a step."""
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return the context of a micro-batch that is not the last of its step: gradients are not exchanged in it."""
 
     def alone(self, model: nn.Module) -> nn.Module:
         """Return the model to call in a step in which some rank has no micro-batch: it exchanges nothing."""

@@ -15,7 +15,6 @@ from surestep.errors import NotServedError
 from surestep.runtime import collectives
 from surestep.runtime.world import World
 
-_NOTHING: AbstractContextManager[None] = nullcontext()
 # Gradients that are exchanged by hand go in pieces of about this many bytes.
 _PIECE = 25 * 2**20
 
@@ -54,12 +53,10 @@ class DataParallel:
         wrapped = getattr(model, "_orig_mod", model)
         return self.unwrap(model) if isinstance(wrapped, DistributedDataParallel) else model
 
-    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """Return the context of a micro-batch: gradients are exchanged on the last of a step alone."""
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return the context of a micro-batch before the last of its step: gradients are not exchanged in it."""
         wrapped = getattr(model, "_orig_mod", model)
-        if last or not isinstance(wrapped, DistributedDataParallel):
-            return _NOTHING
-        return wrapped.no_sync()
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def level(self, model: nn.Module) -> None:
         """Give every rank the main process's buffers, unless `broadcast_buffers=False` lets each keep its own."""

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from surestep.runtime.world import World
 
-_NOTHING: AbstractContextManager[None] = nullcontext()
-
 
 class SingleDevice:
     """The whole model on one device; nothing to exchange."""
@@ -31,10 +29,10 @@ class SingleDevice:
         """Return `model` itself, or what `torch.compile` wrapped."""
         return getattr(model, "_orig_mod", model)
 
-    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context that does nothing."""
-        del model, last
-        return _NOTHING
+        del model
+        return nullcontext()
 
     def alone(self, model: nn.Module) -> nn.Module:
         """Return `model` itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,7 +47,7 @@ class SteppingPoints(Face):
         Where no label counts it is 1: the sum is 0, and so is the loss. With `average_tokens_across_devices=False` each
         rank counts its own alone.
         """
-        if not (self.model_accepts_loss_kwargs or self._function_takes_count()):
+        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None and self._function_takes_count()):
             return None
         count = self._count_items(batch_samples)
         if not self._sums_items():
@@ -149,8 +149,10 @@ class SteppingPoints(Face):
         watched = None
         if num_items_in_batch is not None and self._count_used is None:
             num_items_in_batch = watched = self._watched_count(num_items_in_batch)
-        measuring = _NOTHING if self._measures is None else self._measuring(model, inputs)
-        with self.compute_loss_context_manager(), measuring:
+        context = self.compute_loss_context_manager()
+        if self._measures is not None and self._measures.train_metrics is not None:
+            context = self._measuring(context, model, inputs)
+        with context:
             loss: Any = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if isinstance(watched, WatchedCount):
             self._note_count_use(watched, loss)
@@ -168,13 +170,13 @@ class SteppingPoints(Face):
         detached: Tensor = loss.detach()
         return detached
 
-    def _measuring(self, model: nn.Module, inputs: Any) -> AbstractContextManager[None]:
-        """Return the context in which the training metrics see what the model returns, where there are some."""
-        if self._measures is None or self._measures.train_metrics is None:
-            return _NOTHING
+    @contextmanager
+    def _measuring(self, context: AbstractContextManager[Any], model: nn.Module, inputs: Any) -> Iterator[None]:
+        """Let the training metrics see what the model returns inside a context."""
         from surestep.trainer.measuring import measured
 
-        return measured(cast("Trainer", self), model, inputs)
+        with context, measured(cast("Trainer", self), model, inputs):
+            yield
 
     def _divided(self, loss: Tensor, micro_batches: float, num_items_in_batch: Any) -> Tensor:
         """Divide a mean over a micro-batch by their number; what is divided by all items keeps its size over the ranks.
