@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from surestep.config.enums import IntervalStrategy, OptimizerNames, SaveStrategy
 from surestep.data.loaders import has_length
 from surestep.errors import ArgumentError, ModelError
-from surestep.optim.build import updates_in_backward
 
 if TYPE_CHECKING:
     from surestep.config.arguments import TrainingArguments
@@ -53,6 +52,10 @@ def _updates(trainer: Trainer) -> Iterator[str]:
 
 def _updates_in_backward(args: TrainingArguments) -> Iterator[str]:
     """Yield what goes with no optimizer that has used up each gradient when backward ends."""
+    if args.gradient_accumulation_steps == 1 and not args.fp16:
+        return
+    from surestep.optim.build import updates_in_backward
+
     name = OptimizerNames(args.optim).value
     if not updates_in_backward(name):
         return

@@ -22,7 +22,6 @@ from surestep.errors import ModelError
 from surestep.logs import get_logger, set_level
 from surestep.losses.items import accepts_count
 from surestep.losses.shift import Shift
-from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
@@ -194,10 +193,13 @@ class Trainer(OlderPoints):
         self.model_accepts_loss_kwargs = accepts_count(inner)
         self._signature_columns = None
         epsilon = self.args.label_smoothing_factor
-        self.label_smoother = LabelSmoother(epsilon) if epsilon else None
+        self.label_smoother = None
         if epsilon and getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification":
             logger.warning("label_smoothing_factor is set, but a multi-label loss has none: it is left out.")
-            self.label_smoother = None
+        elif epsilon:
+            from surestep.losses.smoothing import LabelSmoother
+
+            self.label_smoother = LabelSmoother(epsilon)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Return a new model from `model_init`, which takes nothing or the trial of a search."""

@@ -15,7 +15,6 @@ from surestep.config.arguments import TrainingArguments
 from surestep.engine.engine import Engine
 from surestep.errors import ArgumentError
 from surestep.losses.shift import Shift
-from surestep.losses.smoothing import LabelSmoother
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.world import World
@@ -26,6 +25,7 @@ from surestep.training.state import TrainerControl, TrainerState
 if TYPE_CHECKING:
     from surestep.checkpoint.run_record import RunRecord
     from surestep.checkpoint.store import CheckpointStore
+    from surestep.losses.smoothing import LabelSmoother
     from surestep.metrics.shards import ShardWriter
     from surestep.runtime.agreement import Agreement
     from surestep.runtime.signals import Signals

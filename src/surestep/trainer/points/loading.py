@@ -17,12 +17,10 @@ from surestep.data.columns import (
     has_columns,
     labels_come_from_dataset,
 )
-from surestep.data.grouping import lengths_of
 from surestep.data.loaders import LoaderSettings, build_loader, has_length, is_batch_sampler, num_samples
 from surestep.data.ranks import knows_ranks, of_rank, refuse_split
 from surestep.data.samplers import SequentialSampler, WeightedSeededSampler
 from surestep.data.sources import as_dataset
-from surestep.data.weights import sampling_weights
 from surestep.errors import ArgumentError, DataError
 from surestep.trainer.points.face import Face
 
@@ -180,6 +178,8 @@ class LoadingPoints(Face):
         return self._rebalanced(dataset)
 
     def _lengths(self, dataset: Any) -> Any:
+        from surestep.data.grouping import lengths_of
+
         names = getattr(self.processing_class, "model_input_names", None)
         return lengths_of(dataset, self.args.length_column_name, names[0] if names else None)
 
@@ -190,6 +190,8 @@ class LoadingPoints(Face):
 
     def _weighted(self, dataset: Any) -> Any:
         """Return a sampler that draws by weight, with replacement; the weights' column may be one the model drops."""
+        from surestep.data.weights import sampling_weights
+
         rule, source = self.args.sampling_weights, self.train_dataset
         assert rule is not None
         weights = sampling_weights(dataset if source is None else source, rule, [*self.label_names, *LABEL_ALIASES])

@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from surestep.config.enums import OptimizerNames, SchedulerType
 from surestep.errors import ArgumentError
-from surestep.optim.build import build_optimizer, optimizer_class_and_kwargs, takes_groups, updates_in_backward
 from surestep.optim.clipping import Adaptive, ByNorm, ByValue, Clipper, gradient_norm, head_parameters, no_gradients
 from surestep.optim.groups import (
     GroupRule,
@@ -41,6 +40,8 @@ class OptimizingPoints(Face):
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Make the optimizer that the arguments name, with no decay on biases and norms, unless there is one."""
+        from surestep.optim.build import build_optimizer, takes_groups
+
         if self.optimizer is None:
             target = self.model if model is None else model
             groups = self._parameter_groups(target)
@@ -109,6 +110,8 @@ class OptimizingPoints(Face):
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: nn.Module | None = None) -> tuple[Any, dict[str, Any]]:
         """Return the class that `args.optim` names and its keywords."""
+        from surestep.optim.build import optimizer_class_and_kwargs
+
         return optimizer_class_and_kwargs(
             OptimizerNames(args.optim).value,
             learning_rate=args.learning_rate,
@@ -128,6 +131,8 @@ class OptimizingPoints(Face):
 
     def _clipper(self) -> Clipper:
         """Return what brings gradients into bounds; where nothing is to be clipped it only takes their norm."""
+        from surestep.optim.build import updates_in_backward
+
         args = self.args
         if self.optimizer_cls_and_kwargs is None and updates_in_backward(OptimizerNames(args.optim).value):
             return no_gradients
