@@ -55,7 +55,7 @@ class Shift:
 
         Only the first loss that is finite is looked at.
         """
-        if not self.guessed or not isinstance(labels, Tensor) or not isinstance(loss, Tensor) or loss.numel() != 1:
+        if not self.guessed or not may_shift(labels) or not isinstance(loss, Tensor) or loss.numel() != 1:
             return
         logits = next((leaf for leaf in leaves(predictions) if isinstance(leaf, Tensor)), None)
         if logits is None or not _may_tell(logits, labels) or not loss.isfinite():
@@ -79,9 +79,15 @@ def shift_of(logits: Tensor, labels: Tensor, loss: Tensor, *, expected: bool, it
     return expected
 
 
+def may_shift(labels: Any) -> bool:
+    """Say whether a loss may compare position i with label i + 1: there are several a sample, and whole numbers."""
+    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.shape[1] < 2:
+        return False
+    return not labels.dtype.is_floating_point and labels.dtype != torch.bool
+
+
 def _may_tell(logits: Tensor, labels: Tensor) -> bool:
-    fits = logits.ndim == 3 and logits.shape[:-1] == labels.shape and labels.shape[1] > 1
-    if not fits or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+    if logits.ndim != 3 or logits.shape[:-1] != labels.shape or not may_shift(labels):
         return False
     # Labels that are no classes of these logits are of another kind of loss.
     return bool((((labels >= 0) & (labels < logits.shape[-1])) | (labels == IGNORED)).all())

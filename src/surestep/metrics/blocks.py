@@ -48,8 +48,11 @@ class Blocks:
         return torch.from_numpy(self.keep(content)).view(tensor.dtype)
 
 
-def apart(tensor: Tensor) -> Tensor:
-    """Return a tensor that keeps no more memory than it needs: a part of a larger one is copied out of it."""
-    if tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
-        return tensor.clone()
-    return tensor
+def apart(leaf: Any) -> Any:
+    """Return a tensor that keeps no more memory than it needs: a part of a larger one is copied out of it.
+
+    What is no tensor is returned as it is.
+    """
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
+        return leaf
+    return leaf.clone() if leaf.untyped_storage().nbytes() > leaf.nbytes else leaf

@@ -52,8 +52,9 @@ class Collector:
         if self.objects and holds_objects(batch):
             self._lists.append(to_numpy(batch if isinstance(batch, list) else [batch]))
             return
-        batch = map_structure(lambda leaf: apart(leaf) if isinstance(leaf, Tensor) else leaf, batch)
-        self.store.held += sum(_size(leaf) for leaf in leaves(batch))
+        batch = map_structure(apart, batch)
+        for leaf in leaves(batch):
+            self.store.held += _size(leaf)
         self._fresh.append(batch)
         if len(self._fresh) == 1 and _on_host(batch):
             self._take_fresh()
@@ -136,6 +137,8 @@ def _check_structure(first: Any, batch: Any) -> None:
             f"The batches of an evaluation do not have one form: {', '.join(kinds)}. Return the same structure for "
             "every batch, or set eval_do_concat_batches=False to keep a list of batches."
         )
+    if first is _LEAF:
+        return
     if isinstance(first, Mapping):
         _check_keys(list(first), list(batch), lambda key: (first[key], batch[key]))
     elif isinstance(first, tuple | list):

@@ -78,7 +78,7 @@ class Column:
 
     def append(self, array: Array) -> None:
         """Keep the array of a batch; its bytes have been counted by whoever made it."""
-        array = np.atleast_1d(array)
+        array = array if array.ndim else array.reshape(1)
         self._forms.append((array.shape, array.dtype))
         full = self._store.full
         self._parts.append(array if full else self._blocks.keep(array))

@@ -7,7 +7,7 @@ waits for something else is not asking.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from surestep.errors import RankError, SurestepError
@@ -47,12 +47,13 @@ def ask_for_failures(ranks: Talks) -> None:
     raise error
 
 
-@contextmanager
-def failing_together(ranks: Talks) -> Iterator[None]:
+def failing_together(ranks: Talks) -> AbstractContextManager[None]:
     """Raise on every rank what the body raises on one; every rank runs the body, in which they exchange nothing."""
-    if ranks.world.size == 1:
-        yield
-        return
+    return nullcontext() if ranks.world.size == 1 else _failing_together(ranks)
+
+
+@contextmanager
+def _failing_together(ranks: Talks) -> Iterator[None]:
     try:
         yield
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -106,15 +107,15 @@ class WeighedLoss:
         self.sums: Tensor | None = None
 
     def add(self, loss: Tensor, weight: Tensor | float) -> None:
-        """Take the mean loss of a batch over `weight` items."""
-        value = exact(loss.detach().mean())
-        if isinstance(weight, Tensor):
-            counts = torch.stack([exact(weight.detach()).to(value.device), torch.ones_like(value)])
-        else:
-            counts = value.new_tensor([weight, 1.0])
+        """Take the mean loss of a batch, a scalar, over `weight` items."""
+        value = exact(loss.detach())
+        # A number is written by the device itself: copied there, it would make the host wait for the batch.
+        given = (
+            exact(weight.detach()).to(value.device) if isinstance(weight, Tensor) else torch.full_like(value, weight)
+        )
         # The mean over no items is NaN, and stands for nothing.
-        weighed = torch.where(counts[0] > 0, value * counts[0], 0.0)
-        row = torch.cat([torch.stack([weighed, value]), counts])
+        weighed = torch.where(given > 0, value * given, 0.0)
+        row = torch.stack([weighed, value, given, torch.ones_like(value)])
         rows = torch.stack([row, torch.where(value.isfinite(), row, 0.0)])
         self.sums = rows if self.sums is None else self.sums.add_(rows)
 
@@ -140,18 +141,19 @@ class Losses:
     """
 
     def __init__(self) -> None:
-        self._by_name: dict[str, WeighedLoss] = {}
+        self._by_name: defaultdict[str, WeighedLoss] = defaultdict(WeighedLoss)
 
     def add(self, loss: Any, weight: float) -> Tensor:
         """Take the loss of a batch and return its mean; a pair has its own weight, a mean stands for `weight` items."""
         if isinstance(loss, Tensor):
-            self._by_name.setdefault("", WeighedLoss()).add(loss, weight)
-            return loss.detach().mean()
+            mean = loss.detach().mean()
+            self._by_name[""].add(mean, weight)
+            return mean
         from surestep.losses.pair import pairs_of
 
         pairs = pairs_of(loss, weight)
         for name, pair in pairs.items():
-            self._by_name.setdefault(name, WeighedLoss()).add(pair.mean(), pair.weight)
+            self._by_name[name].add(pair.mean(), pair.weight)
         return torch.stack([pair.mean().detach() for pair in pairs.values()]).sum()
 
     def figures(self, ranks: Ranks, *, hide_nonfinite: bool) -> dict[str, float]:
@@ -186,7 +188,7 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
             if plan.batch_metrics:
                 figures = _measure(plan, batch, compute_result=turn.is_last)
             if plan.collect and not plan.loss_only:
-                _keep(kept, batch, offload=plan.offload_every is not None and step % plan.offload_every == 0)
+                _keep(kept, store, batch, offload=plan.offload_every is not None and step % plan.offload_every == 0)
         _check_count(plan, seen, packed=packed)
         places = _places(plan, seen)
         arrays = {name: collector.result(places) for name, collector in kept.items()}
@@ -202,12 +204,13 @@ def evaluate_batches(plan: EvaluationPlan, batches: Iterable[Any], num_samples: 
     )
 
 
-def _keep(kept: Mapping[str, Collector], batch: Mapping[str, Any], *, offload: bool) -> None:
+def _keep(kept: Mapping[str, Collector], store: Store, batch: Mapping[str, Any], *, offload: bool) -> None:
     """Keep the parts of a batch, on their device unless it is time to move them or memory is full."""
-    for name, collector in kept.items():
-        collector.add(batch[name])
-    for collector in kept.values():
-        if offload or collector.store.full:
+    for name, part in batch.items():
+        if part is not None:
+            kept[name].add(part)
+    if offload or store.full:
+        for collector in kept.values():
             collector.offload()
 
 
@@ -279,6 +282,8 @@ def _gathered(plan: EvaluationPlan, batch: dict[str, Any]) -> dict[str, Any]:
     """Bring together what the ranks made of their batches; every part is named, and None where there is none."""
     if not _needs_all(plan):
         return dict.fromkeys(_PARTS)
+    if plan.ranks.world.size == 1:
+        return dict.fromkeys(_PARTS) | batch
     if plan.objects:
         return {name: _gathered_objects(plan.ranks, batch.get(name)) for name in _PARTS}
     logits = plan.ranks.gather(batch.pop("logits", None), padding=plan.padding)
@@ -324,7 +329,7 @@ def loss_weight(inputs: Any, *, shifted: bool, ignored: int = IGNORED) -> float 
     Whole-number labels count one by one, those of a causal model after the shift; the loss over any others is taken
     as a mean over samples.
     """
-    labels = inputs.get("shift_labels", inputs.get("labels")) if isinstance(inputs, Mapping) else None
+    labels = inputs.get("shift_labels", inputs.get("labels")) if isinstance(inputs, dict | Mapping) else None
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         return None
     count = count_items([inputs], shifted=shifted and labels.dim() > 1, ignored=ignored)
@@ -347,13 +352,15 @@ def _exchange(batch: Any, plan: EvaluationPlan) -> tuple[list[int], int]:
     """Return how many samples each rank has, -1 where it has no batch, and the signal that asks one of them to end."""
     size = -1 if batch is None else _rows(batch, plan.main_input)
     signal_number = 0 if plan.stopping is None else plan.stopping()
+    if plan.ranks.world.size == 1:
+        return [size], signal_number
     told = plan.ranks.agree((size + 1) * _SIGNALS + signal_number)
     return [one // _SIGNALS - 1 for one in told], next((one % _SIGNALS for one in told if one % _SIGNALS), 0)
 
 
 def _rows(inputs: Any, main_input: str) -> int:
     """Return the samples of a batch: the rows of its labels, else of the main input, else of its first tensor."""
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, dict | Mapping):
         for name in ("labels", main_input):
             rows = batch_length(inputs.get(name))
             if rows is not None:

@@ -1,4 +1,7 @@
-"""Reading what a model returned: a mapping, a tuple, or an object with attributes."""
+"""Reading what a model returned: a mapping, a tuple, or an object with attributes.
+
+This runs for every batch, and most outputs are a dict: `dict | Mapping` spares them the look into an abstract class.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from surestep.errors import ModelError
 
 def loss_of(outputs: Any, inputs: Any) -> Any:
     """Return the loss among a model's outputs; `inputs` are named in the error where there is none."""
-    # A dict first: asking an abstract class is a Python call, and this runs for every micro-batch.
     if isinstance(outputs, dict | Mapping):
         loss = outputs.get("loss")
     elif isinstance(outputs, tuple | list):
@@ -34,9 +36,9 @@ def predictions_of(outputs: Any, ignored: Collection[str], *, with_loss: bool) -
 
     `with_loss` says whether a tuple begins with the loss.
     """
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, dict | Mapping):
         left_out = {*ignored, "loss"} if with_loss else set(ignored)
-        return tuple(value for name, value in outputs.items() if name not in left_out)
+        return tuple([value for name, value in outputs.items() if name not in left_out])
     if isinstance(outputs, tuple | list):
         return tuple(outputs[1:] if with_loss else outputs)
     if isinstance(outputs, Tensor) or not hasattr(outputs, "__dict__"):

@@ -184,7 +184,8 @@ class Run:
                 yield Group([], None, rounds, left_out=True)
             else:
                 yield Group(fetched, items, rounds, shares)
-            if self.rewound or self.finished or self.leaving_epoch:
+            control = self.trainer.control
+            if self.rewound or self.finished or control.should_epoch_stop or control.should_training_stop:
                 break
         if self.position.samples == 0 and not (self.rewound or self.leaving_epoch):
             self._stop_for_lack_of_data()

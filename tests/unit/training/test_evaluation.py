@@ -14,7 +14,7 @@ import torch
 from surestep.engine.strategies.single import SingleDevice
 from surestep.metrics.collect import Collector
 from surestep.runtime.world import World
-from surestep.training.evaluation import EvaluationPlan, WeighedLoss, evaluate_batches, loss_weight
+from surestep.training.evaluation import EvaluationPlan, Losses, WeighedLoss, evaluate_batches, loss_weight
 
 
 class Fired:
@@ -308,11 +308,12 @@ def test_a_mean_in_float64_over_float32_losses() -> None:
 
 
 def test_a_loss_by_sample_counts_with_its_mean() -> None:
-    loss = WeighedLoss()
-    loss.add(torch.tensor([1.0, 3.0], requires_grad=True), 2)
+    losses = Losses()
+    mean = losses.add(torch.tensor([1.0, 3.0], requires_grad=True), 2)
 
-    assert loss.mean(ALONE, hide_nonfinite=False) == 2.0
-    assert not loss.sums.requires_grad
+    assert losses.figures(ALONE, hide_nonfinite=False) == {"loss": 2.0}
+    assert mean == 2.0
+    assert not mean.requires_grad
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -248,7 +248,7 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         unlabelled_loss = not self.label_names and (self.can_return_loss if asked is None else asked)
         with_loss = has_labels or unlabelled_loss
         inputs = self._prepare_inputs(inputs)
-        labels = detach(tuple(inputs.get(name) for name in self.label_names)) if with_loss else None
+        labels = detach(tuple(map(inputs.get, self.label_names))) if with_loss else None
         if with_loss:
             loss, outputs = self._loss_without_gradients(model, inputs)
         else:

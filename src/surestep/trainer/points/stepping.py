@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surestep.errors import DataError
 from surestep.logs import announce, get_logger
 from surestep.losses.items import WatchedCount, count_items, function_takes_count, probe_item_use, undisturbed
+from surestep.losses.shift import may_shift
 from surestep.runtime.device import empty_cache, to_device
 from surestep.trainer.points.face import Face
 from surestep.training.outputs import loss_of, predictions_of
@@ -47,7 +48,8 @@ class SteppingPoints(Face):
         Where no label counts it is 1: the sum is 0, and so is the loss. With `average_tokens_across_devices=False` each
         rank counts its own alone.
         """
-        if not (self.model_accepts_loss_kwargs or self.compute_loss_func is not None and self._function_takes_count()):
+        by_function = self.compute_loss_func is not None and self._function_takes_count()
+        if not (by_function or self.model_accepts_loss_kwargs):
             return None
         count = self._count_items(batch_samples)
         if not self._sums_items():
@@ -79,7 +81,7 @@ class SteppingPoints(Face):
         """Count the labels of one batch of this rank, which the other ranks need not take part in."""
         self._counts_alone = True
         try:
-            return self._get_num_items_in_batch([inputs], self.args.device)
+            return self._get_num_items_in_batch([inputs], self.engine.device)
         finally:
             self._counts_alone = False
 
@@ -132,9 +134,11 @@ class SteppingPoints(Face):
 
     def _learn_shift(self, outputs: Any, inputs: Any, loss: Any) -> None:
         """Learn from a mean loss which labels it is over, where that is not known."""
-        if self._shift.guessed and isinstance(inputs, Mapping):
-            predictions = predictions_of(outputs, (), with_loss=True)
-            self._shift.learn(predictions, inputs.get("labels"), loss)
+        if not self._shift.guessed or not isinstance(inputs, dict | Mapping):
+            return
+        labels = inputs.get("labels")
+        if may_shift(labels):
+            self._shift.learn(predictions_of(outputs, (), with_loss=True), labels, loss)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Run forward and backward on one micro-batch.
