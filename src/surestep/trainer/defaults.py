@@ -1,4 +1,4 @@
-"""What a trainer has without being told: its collator and its callbacks."""
+"""What a trainer has without being given it: its collator, its callbacks, what smooths its labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from surestep.logs import get_logger
 if TYPE_CHECKING:
     from surestep.callbacks.display import DisplayCallback
     from surestep.config.arguments import TrainingArguments
+    from surestep.losses.smoothing import LabelSmoother
 
     # The bar, or the table of a notebook; found when it is asked for.
     DEFAULT_PROGRESS_CALLBACK: type[DisplayCallback]
@@ -57,6 +58,18 @@ def __getattr__(name: str) -> Any:
     from surestep.callbacks.notebook import default_progress
 
     return default_progress()
+
+
+def smoother_of(args: TrainingArguments, model: Any) -> LabelSmoother | None:
+    """Return what smooths the labels, where the arguments ask for it and the loss is over one class of several."""
+    if not args.label_smoothing_factor:
+        return None
+    if getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification":
+        logger.warning("label_smoothing_factor is set, but a multi-label loss has none: it is left out.")
+        return None
+    from surestep.losses.smoothing import LabelSmoother
+
+    return LabelSmoother(args.label_smoothing_factor)
 
 
 def copies_ahead(args: TrainingArguments) -> bool:

@@ -29,7 +29,7 @@ from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
 from surestep.trainer.checks import check_objects, takes_trial
-from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator
+from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator, smoother_of
 from surestep.trainer.older import (
     adapt_older_methods,
     older_calls,
@@ -192,14 +192,7 @@ class Trainer(OlderPoints):
         self.can_return_loss = can_return_loss(type(inner))
         self.model_accepts_loss_kwargs = accepts_count(inner)
         self._signature_columns = None
-        epsilon = self.args.label_smoothing_factor
-        self.label_smoother = None
-        if epsilon and getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification":
-            logger.warning("label_smoothing_factor is set, but a multi-label loss has none: it is left out.")
-        elif epsilon:
-            from surestep.losses.smoothing import LabelSmoother
-
-            self.label_smoother = LabelSmoother(epsilon)
+        self.label_smoother = smoother_of(self.args, model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Return a new model from `model_init`, which takes nothing or the trial of a search."""
