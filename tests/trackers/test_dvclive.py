@@ -46,6 +46,48 @@ def test_a_killed_run_goes_on_with_every_step_once(tmp_path, kill):
     assert_once(curves(tmp_path), wanted(tmp_path), exact=renamed)
 
 
+def cut_row(folder):
+    """Leave a row of the last entry out, and the end of another, as a full disk or a fall of the machine do."""
+    tables = folder / "dvclive" / "plots" / "metrics"
+    *before, _ = (tables / "epoch.tsv").read_text().splitlines(keepends=True)
+    (tables / "epoch.tsv").write_text("".join(before))
+    (tables / "learning_rate.tsv").write_text((tables / "learning_rate.tsv").read_text()[:-3])
+
+
+def cut_head(folder):
+    (folder / "dvclive" / "plots" / "metrics" / "epoch.tsv").write_text("ste")
+
+
+def cut_summary(folder):
+    summary = folder / "dvclive" / "metrics.json"
+    summary.write_text(summary.read_text()[:-9])
+
+
+def empty_summary(folder):
+    (folder / "dvclive" / "metrics.json").write_text("")
+
+
+def cut_parameters(folder):
+    parameters = folder / "dvclive" / "params.yaml"
+    parameters.write_text(parameters.read_text()[:-9])
+
+
+def empty_parameters(folder):
+    (folder / "dvclive" / "params.yaml").write_text("")
+
+
+@pytest.mark.parametrize("cut", [cut_row, cut_head, cut_summary, empty_summary, cut_parameters, empty_parameters])
+def test_what_a_killed_client_was_writing_is_completed(tmp_path, cut):
+    settings = {"eval_strategy": "steps", "eval_steps": 4}
+    run(tmp_path, "dvclive", expect=KILLED, kill_at=8, **settings)
+    cut(tmp_path)
+    printed = run(tmp_path, "dvclive", resume=True, **settings)
+    assert_once(curves(tmp_path), wanted(tmp_path), exact=renamed)
+    assert json.loads((tmp_path / "dvclive" / "metrics.json").read_text())["step"] == 12
+    assert "max_steps: 12" in (tmp_path / "dvclive" / "params.yaml").read_text()
+    assert "dropped" in printed or "made anew" in printed
+
+
 def test_an_evaluation_after_the_training_is_added(tmp_path):
     script(tmp_path, 'train(report_to="dvclive").evaluate()')
     assert [step for step, _ in curves(tmp_path)["eval/loss"]] == [8]

@@ -73,6 +73,20 @@ def test_a_killed_run_goes_on_with_every_step_once(tmp_path, store, kill, wait):
     assert found["status"] == "FINISHED"
 
 
+def test_an_entry_that_was_written_in_part_is_completed(tmp_path):
+    """The store of files takes an entry value by value: a client that is killed leaves a part of one."""
+    store = {"MLFLOW_TRACKING_URI": (tmp_path / "files").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    settings = {"env": store, "eval_strategy": "steps", "eval_steps": 4}
+    run(tmp_path, "mlflow", expect=KILLED, kill_at=8, wait=1.0, **settings)
+    [epochs] = (tmp_path / "files").glob("0/*/metrics/epoch")
+    lines = epochs.read_text().splitlines(keepends=True)
+    epochs.write_text("".join(lines[:-1]))
+    run(tmp_path, "mlflow", resume=True, **settings)
+    [found] = runs(tmp_path, store)
+    assert len(lines) == 10
+    assert_once(curves(found), expected(tmp_path))
+
+
 def test_what_changed_since_is_said_and_a_failed_training_is_a_failed_run(tmp_path, store):
     printed = run(tmp_path, "mlflow", env=store, expect=1, fail_at=7)
     assert "broken off on purpose" in printed

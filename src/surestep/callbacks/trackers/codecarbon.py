@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from surestep.callbacks.trackers.reporter import Reporter
+from surestep.callbacks.trackers.tables import drop_unfinished
 from surestep.errors import NotServedError
 from surestep.logs import get_logger
 from surestep.optional import require
@@ -64,5 +66,8 @@ class CodeCarbonCallback(Reporter):
                 "nothing is asked."
             )
         folder = known.get("output_dir", args.output_dir)
+        earlier = Path(folder) / known.get("output_file", "emissions.csv")
+        if earlier.is_file():
+            drop_unfinished(earlier)
         self.tracker = kind(output_dir=folder, on_csv_write=known.get("on_csv_write", "update"))
         self.tracker.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, Literal
 
 from surestep.callbacks.trackers.describe import save_model_files
 from surestep.callbacks.trackers.entries import Entry, number
-from surestep.callbacks.trackers.record import Known, Record, Stored
+from surestep.callbacks.trackers.record import Known, Record, Values
 from surestep.callbacks.trackers.reporter import is_true
+from surestep.callbacks.trackers.tables import drop_unfinished
 from surestep.callbacks.trackers.tracker import Tracker
 from surestep.errors import ArgumentError
 from surestep.logs import get_logger, warn_once
+from surestep.optional import require
 from surestep.training.state import TrainerState
 
 _logger = get_logger(__name__)
@@ -60,6 +63,7 @@ class DVCLiveCallback(Tracker):
             settings = dict(self._settings)
             if self.run_id is not None:
                 settings |= {"dir": self.run_id, "resume": True}
+                _mend(Path(self.run_id))
             self.live = self._library.Live(**settings)
         self.run_id = str(self.live.dir)
         self.live.log_params(args.to_dict())
@@ -67,7 +71,7 @@ class DVCLiveCallback(Tracker):
     def known(self, record: Record) -> Known:
         """Return what the tables of the run have."""
         tables = Path(self.live.plots_dir) / "metrics"
-        return Stored(_points(tables), record, lambda entry: [_name(name) for name in _values(entry)])
+        return Values(_points(tables), lambda entry: {name: _name(name) for name in _values(entry)})
 
     def send(self, entry: Entry) -> None:
         """Log an entry at its step."""
@@ -109,6 +113,29 @@ def _name(name: str) -> str:
     for group in ("train", "eval"):
         name = name.replace(f"{group}_", f"{group}/")
     return name
+
+
+def _mend(folder: Path) -> None:
+    """Make the files of a run such that the client can go on with them, if it was killed while it wrote them."""
+    for file in (folder / "metrics.json", folder / "params.yaml"):
+        if file.exists() and not _is_whole(file):
+            _logger.warning("'%s' was not written to its end: it is made anew.", file)
+            file.unlink()
+    for table in (folder / "plots" / "metrics").rglob("*.tsv"):
+        drop_unfinished(table)
+
+
+def _is_whole(file: Path) -> bool:
+    """Say whether the client can read a file of JSON or YAML, both of which end in a newline."""
+    serialize = require("dvclive.serialize", "DVCLiveCallback")
+    content = file.read_bytes()
+    try:
+        # The end first: half a YAML is often a YAML.
+        return content.endswith(b"\n") and bool(
+            json.loads(content) if file.suffix == ".json" else serialize.load_yaml(file)
+        )
+    except (ValueError, serialize.YAMLError):
+        return False
 
 
 def _points(tables: Path) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from surestep.callbacks.trackers.describe import model_config
 from surestep.callbacks.trackers.entries import Entry, number
-from surestep.callbacks.trackers.record import Known, Record, Stored
+from surestep.callbacks.trackers.record import Known, Record, Values
 from surestep.callbacks.trackers.reporter import is_true
 from surestep.callbacks.trackers.tracker import Tracker
 from surestep.errors import ArgumentError
@@ -89,7 +89,7 @@ class MLflowCallback(Tracker):
         client = self._ml_flow.MlflowClient()
         names = client.get_run(record.run).data.metrics
         points = [(point.step, name) for name in names for point in client.get_metric_history(record.run, name)]
-        return Stored(points, record, _metrics)
+        return Values(points, _names)
 
     def send(self, entry: Entry) -> None:
         """Log the numbers of an entry."""
@@ -147,8 +147,14 @@ class DagsHubCallback(MLflowCallback):
 
 def _metrics(entry: Entry) -> dict[str, float]:
     """Return the numbers of an entry, with what MLflow takes in a name."""
-    numbers = {name: number(value) for name, value in entry.values.items()}
-    return {re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name): value for name, value in numbers.items() if value is not None}
+    numbers = {given: number(entry.values[name]) for name, given in _names(entry).items()}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _names(entry: Entry) -> dict[str, str]:
+    """Return under which names MLflow takes the numbers of an entry."""
+    numbers = [name for name, value in entry.values.items() if number(value) is not None]
+    return {name: re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name) for name in numbers}
 
 
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -63,10 +64,10 @@ def everything_up_to(record: Record, step: int) -> Record:
 
 
 class Known(Protocol):
-    """Says which entries a continued run has already. Asked about every entry once, in their order."""
+    """Says what a continued run lacks. Asked about every entry once, in their order."""
 
-    def has(self, entry: Entry) -> bool:
-        """Say whether the run has `entry`."""
+    def lacking(self, entry: Entry) -> Entry | None:
+        """Return what of `entry` is to be sent; None where the run has all of it."""
 
 
 class Sent:
@@ -76,12 +77,12 @@ class Sent:
         self._record = record
         self._seen = 0
 
-    def has(self, entry: Entry) -> bool:
-        """Say whether `entry` was sent before."""
+    def lacking(self, entry: Entry) -> Entry | None:
+        """Return `entry` if it was not sent before."""
         if entry.step != self._record.step:
-            return entry.step < self._record.step
+            return entry if entry.step > self._record.step else None
         self._seen += 1
-        return self._seen <= self._record.count
+        return entry if self._seen > self._record.count else None
 
 
 class Stored:
@@ -108,8 +109,36 @@ class Stored:
         self._sent = Sent(record)
         self._names_of = names
 
-    def has(self, entry: Entry) -> bool:
-        """Say whether every value of `entry` is there."""
-        sent = self._sent.has(entry)
+    def lacking(self, entry: Entry) -> Entry | None:
+        """Return `entry` unless every value of it is there."""
+        unsent = self._sent.lacking(entry)
         wanted = set(self._names_of(entry)) - {"epoch", "train/epoch"}
-        return wanted <= self._names.get(entry.step, set()) if wanted else sent
+        if not wanted:
+            return unsent
+        return None if wanted <= self._names.get(entry.step, set()) else entry
+
+
+class Values:
+    """Knows the values that were read back, each by itself: for clients that write an entry value by value.
+
+    A client that is killed has written a part of its last entry, and only the rest is lacking. What several entries of
+    a step have, such as the epoch, is there as often as it was written.
+
+    Args:
+        points: step and name of every value that the run has.
+        names: the values of an entry that the client takes: their names in the entry, and those it has for them.
+    """
+
+    def __init__(self, points: Iterable[tuple[int, str]], names: Callable[[Entry], Mapping[str, str]]) -> None:
+        self._left = Counter(points)
+        self._names_of = names
+
+    def lacking(self, entry: Entry) -> Entry | None:
+        """Return the part of `entry` that is not there."""
+        names = self._names_of(entry)
+        lacking = {name: entry.values[name] for name, given in names.items() if not self._takes(entry.step, given)}
+        return replace(entry, values=lacking) if lacking else None
+
+    def _takes(self, step: int, name: str) -> bool:
+        self._left[step, name] -= 1
+        return self._left[step, name] >= 0

@@ -105,9 +105,9 @@ class _Given:
     def __init__(self, tracker: SwanLabCallback) -> None:
         self._tracker = tracker
 
-    def has(self, entry: Entry) -> bool:
-        """Say whether every value of `entry` is there."""
-        return not self._tracker.lacks(entry)
+    def lacking(self, entry: Entry) -> Entry | None:
+        """Return `entry` unless every value of it is there; `send` leaves out those that are."""
+        return entry if self._tracker.lacks(entry) else None
 
 
 def _points(file: Path) -> Iterator[tuple[int, str]]:

@@ -231,15 +231,19 @@ class Tracker(Reporter):
         if not self._initialized:
             assert self._reopen is not None
             self._reopen()
-        if self._known is None:
-            if entry.replayed:
-                return
-        elif self._known.has(entry):
+        lacking = self._lacking(entry)
+        if lacking is None:
             return
-        self.send(entry)
+        self.send(lacking)
         if self._record is not None and self._folder is not None:
             self._record = self._record.after(entry)
             self._write(self._record, self._folder)
+
+    def _lacking(self, entry: Entry) -> Entry | None:
+        """Return what of an entry the run does not have."""
+        if self._known is not None:
+            return self._known.lacking(entry)
+        return None if entry.replayed else entry
 
     def _write(self, record: Record, folder: Path) -> None:
         try:
