@@ -23,7 +23,7 @@ EVALUATES: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "eval_da
 SCORES = {"score": [0.5, 0.9, NAN, 0.9, 0.2], "wer": [0.8, 0.7, NAN, 0.1, 0.1]}
 
 
-def scripted(folder: Path, scores: dict[str, list[float]] | None = None, **settings: Any) -> Trainer:
+def scripted(folder: Path | str, scores: dict[str, list[float]] | None = None, **settings: Any) -> Trainer:
     """A trainer whose evaluations after step N give the N-th of each list; what is tried before step 1 gives zeros."""
     lists = SCORES if scores is None else scores
 
@@ -250,6 +250,21 @@ def test_ties_and_nan_keep_the_earlier_best_after_a_resume_too(
     assert torch.equal(part.model.layer.weight.cpu(), weights(tmp_path / "part" / "checkpoint-2"))
     rates = [entry["learning_rate"] for entry in whole.state.log_history if "learning_rate" in entry]
     assert rates == [entry["learning_rate"] for entry in part.state.log_history if "learning_rate" in entry]
+
+
+@pytest.mark.parametrize("output", ["out", "./out", "out/", "../run/out"])
+def test_folders_are_named_as_the_output_folder_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    schedule = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    trainer = scripted(output, metric_for_best_model="score", greater_is_better=True, **schedule)
+    trainer.train()
+
+    assert trainer._get_output_dir(None) == output
+    assert trainer.state.best_model_checkpoint == f"{output.removesuffix('/')}/checkpoint-2"
+    assert (tmp_path / "run" / "out" / "checkpoint-2").is_dir()
 
 
 def test_the_best_is_loaded_with_a_limit_of_one_and_weights_alone(tmp_path: Path) -> None:

@@ -71,7 +71,12 @@ class SavingPoints(SteppingPoints):
 
         While a checkpoint is written, it is the folder where that is staged.
         """
-        return str(self._checkpoints_of(trial)) if self._staging_root is None else self._staging_root
+        return self._as_written(self._checkpoints_of(trial)) if self._staging_root is None else self._staging_root
+
+    def _as_written(self, folder: Path) -> str:
+        """Return a folder of the run below the output folder as it was written: './out' is not 'out' to a comparison."""
+        root, inner = str(self.args.output_dir), folder.relative_to(self._output_folder).as_posix()
+        return root if inner == "." else f"{root.removesuffix('/')}/{inner}"
 
     def _checkpoints_of(self, trial: Any) -> Path:
         """Return the folder where checkpoints end up."""
@@ -190,7 +195,7 @@ class SavingPoints(SteppingPoints):
             return
         best = self._checkpoints_of(self._trial) / folder_name(step)
         if step == current or best.is_dir():
-            self.state.best_model_checkpoint = str(best)
+            self.state.best_model_checkpoint = self._as_written(best)
 
     def check_saveable(self) -> None:
         """Find out before the first step, not at the first save, whether what a checkpoint holds can be saved."""
