@@ -74,7 +74,7 @@ class SavingPoints(SteppingPoints):
         return self._as_written(self._checkpoints_of(trial)) if self._staging_root is None else self._staging_root
 
     def _as_written(self, folder: Path) -> str:
-        """Return a folder of the run below the output folder as it was written: './out' is not 'out' to a comparison."""
+        """Return a folder of the run as `output_dir` was written: './out' stays so."""
         root, inner = str(self.args.output_dir), folder.relative_to(self._output_folder).as_posix()
         return root if inner == "." else f"{root.removesuffix('/')}/{inner}"
 
