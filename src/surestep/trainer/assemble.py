@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -27,7 +26,7 @@ from surestep.logs import announce, get_logger
 from surestep.optim.schedules import needs_metric
 from surestep.runtime.device import set_tf32
 from surestep.runtime.random import default_generators, enable_full_determinism, seed_everything
-from surestep.trainer.resume import load_state, restore_callbacks
+from surestep.trainer.resuming.checkpoint import load_state
 from surestep.training.plan import Plan
 from surestep.training.run import Meter, Run
 from surestep.training.state import TrainerState
@@ -119,8 +118,7 @@ def _say_by_hand(options: Mapping[str, Any]) -> None:
     announce(
         logger,
         "auto_find_batch_size=True exchanges gradients after each backward and not during it, so that no process waits "
-        f"for one that ran out of memory{effect}. Once the size is "
-        "known, write it as per_device_train_batch_size.",
+        f"for one that ran out of memory{effect}. Once the size is known, write it as per_device_train_batch_size.",
     )
 
 
@@ -198,19 +196,7 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     take_plan(trainer, plan)
     if trial is not None:
         describe_trial(trainer, state, trial)
-    if trainer._created_lr_scheduler:
-        trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
-    optimizer = _make_updates(trainer, plan.max_steps)
-    trainer.check_saveable()
-    trainer._count_used = None
-    engine.drive(
-        optimizer,
-        trainer.lr_scheduler,
-        trainer._clipper(),
-        steps_schedule=not needs_metric(trainer.lr_scheduler),
-        weigh=trainer._weigher(),
-    )
-    engine.zero_grad()
+    _drive(trainer, plan.max_steps)
     # In any other way no loss that is not finite comes to the log.
     hides = trainer.args.nonfinite == "ignore" and trainer._hides_nonfinite()
     begun_at = state.global_step
@@ -238,19 +224,31 @@ def assemble(trainer: Trainer, resume_from_checkpoint: str | None, trial: Any) -
     )
     engine.watch = make_watch(trainer, run, loader, resume_from_checkpoint)
     if resume_from_checkpoint is not None:
-        from surestep.trainer.continuing import restore_progress
+        from surestep.trainer.resuming.continuing import restore
 
-        restore_callbacks(trainer, resume_from_checkpoint)
-        if trainer._bests is not None:
-            trainer._bests.read(Path(resume_from_checkpoint))
-        trainer._load_optimizer_and_scheduler(resume_from_checkpoint)
-        trainer._load_scaler(resume_from_checkpoint)
-        restore_progress(trainer, run, resume_from_checkpoint)
+        restore(trainer, run, resume_from_checkpoint)
     tell_reading(trainer, reader, run, resumed=resume_from_checkpoint is not None)
     events.model, events.optimizer, events.lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     events.train_dataloader = loader
     events.refresh()
     return run
+
+
+def _drive(trainer: Trainer, steps: int) -> None:
+    """Make what updates the model, and give it to the engine."""
+    if trainer._created_lr_scheduler:
+        trainer.lr_scheduler, trainer._created_lr_scheduler = None, False
+    optimizer = _make_updates(trainer, steps)
+    trainer.check_saveable()
+    trainer._count_used = None
+    trainer.engine.drive(
+        optimizer,
+        trainer.lr_scheduler,
+        trainer._clipper(),
+        steps_schedule=not needs_metric(trainer.lr_scheduler),
+        weigh=trainer._weigher(),
+    )
+    trainer.engine.zero_grad()
 
 
 def _make_updates(trainer: Trainer, steps: int) -> Optimizer:

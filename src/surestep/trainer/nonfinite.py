@@ -180,7 +180,7 @@ class Answers:
 
     def _rewind(self, failure: Failure) -> Verdict:
         """Go back to the last checkpoint, from where the step is left out when it comes again."""
-        from surestep.trainer.rewinding import go_back
+        from surestep.trainer.resuming.rewinding import go_back
 
         trainer, run = self._trainer, self._run
         folder = on_main(trainer._world, self._last_good)

@@ -40,7 +40,7 @@ from surestep.trainer.older import (
     with_writer,
 )
 from surestep.trainer.points.older import OlderPoints
-from surestep.trainer.resume import asked_for, find_checkpoint, load_state
+from surestep.trainer.resuming.checkpoint import asked_for, find_checkpoint, load_state
 from surestep.training.events import Events
 from surestep.training.loop import training_loop
 from surestep.training.plan import Plan

@@ -13,7 +13,7 @@ from surestep.errors import CheckpointError
 from surestep.logs import announce, get_logger
 from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.collectives import on_main
-from surestep.trainer.resume import asked_for, find_checkpoint
+from surestep.trainer.resuming.checkpoint import asked_for, find_checkpoint
 from surestep.trainer.resuming.examining import examine
 from surestep.trainer.resuming.finding import asks_for_newest
 from surestep.trainer.resuming.identity import identify, take_folder, write_record

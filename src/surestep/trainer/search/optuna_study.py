@@ -21,7 +21,7 @@ from surestep.checkpoint.store import CheckpointStore
 from surestep.errors import ArgumentError, CheckpointError
 from surestep.logs import get_logger
 from surestep.optional import require
-from surestep.trainer.resume import load_state
+from surestep.trainer.resuming.checkpoint import load_state
 
 if TYPE_CHECKING:
     from surestep.trainer.search.search import Search

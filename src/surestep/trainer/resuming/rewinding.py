@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from surestep.trainer.assemble import begin_state, take_plan
-from surestep.trainer.continuing import restore_progress
-from surestep.trainer.resume import restore_callbacks
+from surestep.trainer.resuming.continuing import restore
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
@@ -22,7 +21,4 @@ def go_back(trainer: Trainer, run: Run, checkpoint: str) -> None:
     take_plan(trainer, run.plan)
     trainer.state.trial_name, trainer.state.trial_params, trainer.state.is_hyper_param_search = trial
     trainer.current_flos, trainer._own_tokens = 0.0, 0
-    restore_callbacks(trainer, checkpoint)
-    trainer._load_optimizer_and_scheduler(checkpoint)
-    trainer._load_scaler(checkpoint)
-    restore_progress(trainer, run, checkpoint)
+    restore(trainer, run, checkpoint)

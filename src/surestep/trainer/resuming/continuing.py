@@ -21,7 +21,7 @@ from surestep.logs import get_logger
 from surestep.optim.schedules import needs_metric, set_step
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.assemble import take_plan
-from surestep.trainer.resume import tell_gaps
+from surestep.trainer.resuming.checkpoint import restore_callbacks, tell_gaps
 from surestep.training.run import Run
 from surestep.training.stretch import Grouping, Stretch
 from surestep.training.tally import mean_over_ranks
@@ -33,14 +33,24 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
-def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
+def restore(trainer: Trainer, run: Run, checkpoint: str) -> None:
+    """Put back what a checkpoint holds besides weights and state: callbacks, bests, what updates, and the progress."""
+    restore_callbacks(trainer, checkpoint)
+    if trainer._bests is not None:
+        trainer._bests.read(Path(checkpoint))
+    trainer._load_optimizer_and_scheduler(checkpoint)
+    trainer._load_scaler(checkpoint)
+    _restore_progress(trainer, run, checkpoint)
+
+
+def _restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     """Put position and sums back, let the plan go on from there, and have the random generators follow."""
     tell_gaps(trainer, checkpoint)
     folder = Path(checkpoint)
     if tree_exists(folder, progress_name(0)):
-        before = _restore(trainer, run, folder)
+        before = _take_up(trainer, run, folder)
     else:
-        from surestep.trainer.following import follow_state
+        from surestep.trainer.resuming.following import follow_state
 
         before = follow_state(trainer, run, folder)
     run.settle()
@@ -59,7 +69,7 @@ def restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     _follow_generators(trainer, run, checkpoint)
 
 
-def _restore(trainer: Trainer, run: Run, folder: Path) -> Grouping:
+def _take_up(trainer: Trainer, run: Run, folder: Path) -> Grouping:
     """Put back what a checkpoint of ours holds; return the grouping that it was trained with.
 
     Sums of the ranks are each rank's own, and among other ranks everybody takes up their mean. The metrics of training

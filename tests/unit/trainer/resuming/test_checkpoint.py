@@ -12,7 +12,7 @@ from tests.small import Points, quick
 
 from surestep import EarlyStoppingCallback, ExportableState, Trainer, TrainerCallback, TrainerState
 from surestep.errors import CheckpointError
-from surestep.trainer.resume import find_checkpoint, load_state
+from surestep.trainer.resuming.checkpoint import find_checkpoint, load_state
 
 SAVES = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2}
 
