@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class _Slot:
         return found
 
 
-class WeightAverage:
+class WeightAverage(ABC):
     """An average of the weights of one model, beside the model.
 
     It follows the parameters that train, from when they do, and the buffers that are saved. Buffers of whole numbers
@@ -48,9 +49,9 @@ class WeightAverage:
         self._slots: list[_Slot] = []
         self._slots_of(model)
 
+    @abstractmethod
     def new_share(self) -> float:
         """Return how much of the next update the model's present weights make up, from 0 to 1."""
-        raise NotImplementedError(f"{type(self).__name__} must define new_share()")
 
     def update(self, model: nn.Module) -> None:
         """Take the model's present weights into the average: after a step, or at the end of an epoch."""
