@@ -21,7 +21,8 @@ _VERSION = 1
 class Verdict:
     """What is wrong with a folder, one sentence each, and whether there was anything to check it against.
 
-    `files` has the sentence of each file that the manifest lists, None where it is as it was written.
+    `files` has the sentence of each file that the manifest lists, None where it is as it was written; without a
+    manifest, of those that are not as they should be.
     """
 
     problems: list[str]
@@ -99,7 +100,8 @@ def examine(folder: Path, *, deep: bool = True) -> Verdict:
     if not folder.is_dir():
         return Verdict([f"{folder} is missing"])
     if not has_manifest(folder):
-        return Verdict(_problems_without_manifest(folder, deep=deep), verified=False)
+        problems = _problems_without_manifest(folder, deep=deep)
+        return Verdict([*problems.values()], verified=False, files={**problems})
     try:
         entries = _read(folder / layout.MANIFEST)["files"]
     except CheckpointError as error:
@@ -151,8 +153,10 @@ def _ours_in(folder: Path) -> list[str]:
     return [name for name in (layout.PROGRESS, layout.TRAINING_ARGUMENTS) if (folder / name).exists()]
 
 
-def _problems_without_manifest(folder: Path, *, deep: bool) -> list[str]:
+def _problems_without_manifest(folder: Path, *, deep: bool) -> dict[str, str]:
     from surestep.checkpoint.foreign.files import problems_in
 
     ours = _ours_in(folder)
-    return [f"{layout.MANIFEST} is missing beside {ours[0]}"] if ours else problems_in(folder, deep=deep)
+    if ours:
+        return {layout.MANIFEST: f"{layout.MANIFEST} is missing beside {ours[0]}"}
+    return problems_in(folder, deep=deep)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from surestep.cli.tables import facts_table, plain_table, size, titled
+from surestep.checkpoint.space import human
+from surestep.cli.tables import facts_table, plain_table, titled
 
 if TYPE_CHECKING:
     import torch
@@ -68,10 +69,8 @@ def check_folder(folder: Path) -> FolderCheck:
     there = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files_in(folder) if path.is_file()}
     checks = []
     for name in sorted({*there, *verdict.files}):
-        of_file = [problem for problem in verdict.problems if problem.startswith(f"{Path(name).name} ")]
-        problem = verdict.files.get(name, next(iter(of_file), None) if not verdict.files else None)
         listed = not verdict.verified or name in verdict.files or name == MANIFEST
-        checks.append(FileCheck(name, there.get(name), problem, listed))
+        checks.append(FileCheck(name, there.get(name), verdict.files.get(name), listed))
     return FolderCheck(folder, checks, verdict.problems, verdict.verified)
 
 
@@ -81,7 +80,7 @@ def checks_view(checks: Sequence[FolderCheck]) -> RenderableType:
     for check in checks:
         total = sum(file.size or 0 for file in check.files)
         colour = "bold red" if check.problems else "green"
-        table.add_row(check.folder.name, str(len(check.files)), size(total), Text(check.verdict, colour))
+        table.add_row(check.folder.name, str(len(check.files)), human(total), Text(check.verdict, colour))
     parts: list[RenderableType] = [table]
     if len(checks) == 1:
         parts += [Text(), _files_table(checks[0].files)]
@@ -205,7 +204,7 @@ def _facts(found: Mapping[str, Any]) -> dict[str, str]:
 def _parts_table(found: Mapping[str, Any]) -> RenderableType:
     table = plain_table("part", "tensors", "size of them")
     for name, part in found["parts"].items():
-        table.add_row(name, str(part["tensors"]), size(part["bytes"]))
+        table.add_row(name, str(part["tensors"]), human(part["bytes"]))
     return table
 
 
@@ -213,7 +212,7 @@ def _tensor_table(rows: Sequence[Mapping[str, Any]], *, everything: bool) -> Ren
     table = plain_table("weight", "dtype", "shape", "size")
     shown = rows if everything else rows[:_MOST]
     for row in shown:
-        table.add_row(row["name"], row["dtype"], " x ".join(map(str, row["shape"])) or "one", size(row["bytes"]))
+        table.add_row(row["name"], row["dtype"], " x ".join(map(str, row["shape"])) or "one", human(row["bytes"]))
     return Group(table, *_more(len(rows) - len(shown)))
 
 

@@ -42,24 +42,24 @@ def other_writer(folder: Path) -> str | None:
     return next((name for pattern, name in _OTHER_WRITERS.items() if any(folder.glob(pattern))), None)
 
 
-def problems_in(folder: Path, *, deep: bool) -> list[str]:
-    """Return what is wrong with a folder of the original's, a sentence each.
+def problems_in(folder: Path, *, deep: bool) -> dict[str, str]:
+    """Return what is wrong with a folder of the original's: a sentence for each file that is not as it should be.
 
     It has no checksums of its own. The state must be there, which the original writes last, and each file as long as
     it says; with `deep` the checksums that are inside torch's archives are compared as well.
     """
     if (folder / _INCOMPLETE).exists():
-        return [f"{_INCOMPLETE} says that its save was not completed"]
+        return {_INCOMPLETE: f"{_INCOMPLETE} says that its save was not completed"}
     try:
         json.loads((folder / layout.TRAINER_STATE).read_bytes())
     except FileNotFoundError:
-        return [f"neither {layout.MANIFEST} nor {layout.TRAINER_STATE} is there"]
+        return {layout.TRAINER_STATE: f"neither {layout.MANIFEST} nor {layout.TRAINER_STATE} is there"}
     except (OSError, ValueError, RecursionError) as error:
-        return [f"{layout.TRAINER_STATE} is damaged: {error}"]
+        return {layout.TRAINER_STATE: f"{layout.TRAINER_STATE} is damaged: {error}"}
     archives = {path for pattern in _PICKLED for path in folder.glob(pattern) if path.name != _UNREAD}
-    found = [_archive_problem(path, deep=deep) for path in sorted(archives)]
-    found += [_tensors_problem(path) for path in sorted(folder.glob("*.safetensors"))]
-    return [problem for problem in found if problem]
+    found = {path.name: _archive_problem(path, deep=deep) for path in sorted(archives)}
+    found |= {path.name: _tensors_problem(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {name: problem for name, problem in found.items() if problem}
 
 
 def _archive_problem(path: Path, *, deep: bool) -> str | None:

@@ -140,7 +140,7 @@ def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None
 def _memory(device: torch.device) -> str:
     if device.type != "cuda":
         return ""
-    return f", peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    return f", peak memory {human(torch.cuda.max_memory_allocated(device))}"
 
 
 def _evaluate(trainer: Trainer, stage: Stage) -> None:

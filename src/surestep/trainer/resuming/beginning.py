@@ -6,8 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surestep.checkpoint.names import plain_name
-from surestep.checkpoint.origin import digest_of, read_origin
+from surestep.checkpoint.origin import read_origin
 from surestep.checkpoint.run_record import read_record
 from surestep.errors import CheckpointError
 from surestep.logs import announce, get_logger
@@ -16,7 +15,7 @@ from surestep.runtime.collectives import on_main
 from surestep.trainer.resuming.checkpoint import asked_for, find_checkpoint
 from surestep.trainer.resuming.examining import examine
 from surestep.trainer.resuming.finding import asks_for_newest
-from surestep.trainer.resuming.identity import identify, take_folder, write_record
+from surestep.trainer.resuming.identity import describe, identify, take_folder, write_record
 from surestep.trainer.saves import begin_saves
 from surestep.training.state import TrainerState
 
@@ -56,15 +55,11 @@ def take_up(trainer: Trainer, asked: str | bool | None) -> str | None:
 
 def _other_model(trainer: Trainer, checkpoint: str) -> str | None:
     """Return what model a checkpoint is of and what this is; None where they are the same, or nobody knows."""
-    origin = read_origin(Path(checkpoint))
-    model = trainer.engine.unwrap(trainer.model)
-    parameters = [(plain_name(name), parameter) for name, parameter in model.named_parameters()]
-    if origin is None or origin.parameters == digest_of(parameters):
+    then, now = read_origin(Path(checkpoint)), describe(trainer)
+    if then is None or then.parameters == now.parameters:
         return None
-    there = f"a {origin.model} of {origin.tensors} tensors with {origin.elements:,} numbers"
-    elements = sum(parameter.numel() for _, parameter in parameters)
-    here = f"a {type(model).__name__} of {len(parameters)} with {elements:,}"
-    return f"{there}, and here is {here} (run {origin.run}, begun {origin.begun})"
+    there, here = (f"a {one.model} of {one.tensors} tensors with {one.elements:,} numbers" for one in (then, now))
+    return f"{there}, and here is {here} (run {then.run}, begun {then.begun})"
 
 
 def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | None:

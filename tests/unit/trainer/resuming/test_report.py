@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_model_is_told(run: Path, tmp_path: Path) -> Non
 
     with pytest.raises(
         CheckpointError,
-        match=r"of another model: a Line of 2 tensors with 4 numbers, and here is a Sequential of 4 with 11",
+        match=r"of another model: a Line of 2 tensors with 4 numbers, and here is a Sequential of 4 tensors with 11",
     ):
         resumed(run, tmp_path, model=other, train_dataset=Points())
 
