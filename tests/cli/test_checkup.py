@@ -82,5 +82,5 @@ def test_little_room_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(64 * 1024**2, 0, 10 * 1024**2))
     findings = Findings()
     checkup._look_at_disk(findings)
-    assert "Only 10 MiB are free" in findings.cautions[0]
+    assert "Only 10.0 MiB are free" in findings.cautions[0]
     assert "--shm-size=1g" in findings.cautions[1]

@@ -102,7 +102,7 @@ def test_two_runs_in_one_folder_are_kept_apart(here: Run, begin: Begin, tmp_path
     for extra in ((), ("--fresh",)):
         second = here("run", DIGITS, *SMALL, *extra)
         assert second.code == 2
-        assert f"another process (process {process.pid}) is running in 'runs/digits'" in second.err
+        assert f"runs/digits is being written to by process {process.pid} " in second.err
     process.kill()
     process.communicate()
 

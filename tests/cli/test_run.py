@@ -178,7 +178,7 @@ def test_the_plan_tells_what_would_be_and_writes_nothing(surestep: Run, here: Ru
         "schedule cosine",
         "step 1: 0,",
         "runs/digits (would begin)",
-        "weights 2 MiB",
+        "weights 1.6 MiB",
         "activations of 32 samples",
         "parameter groups",
         "0.05",

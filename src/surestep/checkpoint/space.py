@@ -29,13 +29,21 @@ def room_at(folder: Path) -> Room:
 
     Quotas are not seen here: those show when something is written.
     """
-    import resource
-
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     usage = shutil.disk_usage(place)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     # Stores that stand for a disk, such as buckets, may know of no size.
-    return Room(usage.free if usage.total else None, None if limit == resource.RLIM_INFINITY else limit)
+    return Room(usage.free if usage.total else None, _largest_file())
+
+
+def _largest_file() -> int | None:
+    """Return the process's limit on the size of a file; None where there is none."""
+    try:
+        import resource
+    except ImportError:
+        # Windows knows of no such limit.
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def check_room(size: Size, folder: Path) -> None:
@@ -53,7 +61,7 @@ def check_room(size: Size, folder: Path) -> None:
         )
 
 
-def human(num_bytes: int) -> str:
+def human(num_bytes: float) -> str:
     """Return a number of bytes as people read it, such as 1.4 GiB."""
     value, units = float(num_bytes), ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:

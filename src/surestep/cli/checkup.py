@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surestep.checkpoint.space import human
+
 _LEAST_PYTHON = (3, 11)
 _OPTIONAL = ("transformers", "datasets", "accelerate", "pyarrow", "pillow", "scikit-learn", "tensorboard")
 _LITTLE_DISK = 2 * 1024**3
@@ -84,7 +86,7 @@ def _look_at_devices(findings: Findings) -> None:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             card: Any = torch.cuda.get_device_properties(index)
-            findings.facts[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 1024**3:.0f} GiB"
+            findings.facts[f"cuda:{index}"] = f"{card.name}, {human(card.total_memory)}"
             _check_card(index, card, torch.cuda.get_arch_list(), findings)
     elif torch.backends.mps.is_available():
         findings.facts["mps"] = "Apple GPU"
@@ -130,14 +132,14 @@ def _look_at_threads(findings: Findings) -> None:
 
 def _look_at_disk(findings: Findings) -> None:
     free = shutil.disk_usage(Path.cwd()).free
-    findings.facts["disk"] = f"{free / 1024**3:.1f} GiB free in {Path.cwd()}"
+    findings.facts["disk"] = f"{human(free)} free in {Path.cwd()}"
     if free < _LITTLE_DISK:
-        findings.cautions.append(f"Only {free / 1024**2:.0f} MiB are free in {Path.cwd()}: checkpoints may not fit.")
+        findings.cautions.append(f"Only {human(free)} are free in {Path.cwd()}: checkpoints may not fit.")
     if _SHARED_MEMORY.is_dir():
         shared = shutil.disk_usage(_SHARED_MEMORY).total
-        findings.facts["shared memory"] = f"{shared / 1024**2:.0f} MiB"
+        findings.facts["shared memory"] = f"{human(shared)}"
         if shared < _LITTLE_SHARED:
             findings.cautions.append(
-                f"{_SHARED_MEMORY} has {shared / 1024**2:.0f} MiB: with dataloader_num_workers > 0 give the container "
+                f"{_SHARED_MEMORY} has {human(shared)}: with dataloader_num_workers > 0 give the container "
                 "more (docker run --shm-size=1g)."
             )

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surestep.checkpoint.space import human
 from surestep.jobs.space import values_shown
 
 if TYPE_CHECKING:
@@ -198,16 +199,7 @@ def _memory_line(memory: Memory, batch_size: int) -> str:
         "optimizer": memory.optimizer,
         f"activations of {batch_size} samples": memory.activations,
     }
-    return f"about {size(memory.total)}: " + ", ".join(f"{name} {size(part)}" for name, part in parts.items())
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in words."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
+    return f"about {human(memory.total)}: " + ", ".join(f"{name} {human(part)}" for name, part in parts.items())
 
 
 def _listed(names: Iterable[str], most: int = 10) -> str:

@@ -55,10 +55,13 @@ class Difference:
         return self.verdict.effect is Effect.REFUSED and not self.allowed
 
 
+# Without a reason: nothing that a run leaves behind depends on it, but for what is shown and which files are kept.
 HARMLESS = Verdict(Effect.HARMLESS)
 MATHEMATICS = Verdict(Effect.MATHEMATICS)
 ROUNDING = Verdict(Effect.MATHEMATICS, "the same formulas, rounded otherwise")
 SCORES = Verdict(Effect.HARMLESS, "other figures of evaluations, the same training")
+SENT = Verdict(Effect.HARMLESS, "the same training, its model sent elsewhere")
+ENDS_OTHERWISE = Verdict(Effect.HARMLESS, "the same steps, and the run may end after another one")
 DRAWS = Verdict(Effect.MATHEMATICS, "an evaluation draws from the random generators, and schedules may follow it")
 STRETCHED = Verdict(Effect.MATHEMATICS, "the schedule of the learning rate spans the new length")
 HELD = Verdict(Effect.NONE, "the state of the optimizer and of the schedule holds the value of the checkpoint")

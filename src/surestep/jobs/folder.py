@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,32 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from surestep.checkpoint.layout import checkpoints_in, step_of
+from surestep.checkpoint.lock import FolderLock
+from surestep.config.fields import TOPICS, judges_of
+from surestep.config.verdicts import HARMLESS, Situation
 from surestep.errors import CheckpointError, JobError
 from surestep.jobs.job import Job
+from surestep.runtime.disk import make_folders, replace_text
 
 _FORMAT = 1
-# Settings that change neither the weights nor the scores, only what is shown or kept: a run may go on with others.
-_FREE_ARGUMENTS = frozenset(
-    {
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-        "disable_tqdm",
-        "log_level",
-        "log_level_replica",
-        "logging_dir",
-        "logging_first_step",
-        "logging_steps",
-        "logging_strategy",
-        "per_device_eval_batch_size",
-        "report_to",
-        "resume_allow",
-        "resume_strict",
-        "run_name",
-        "save_total_limit",
-    }
-)
+# The lock of the whole run; that of its checkpoints is another.
+_LOCK = ".lock"
+# Lists of numbers, such as the rows of a confusion matrix, take one line each.
+_NUMBERS = re.compile(r"\[\n[-+\d\s.,e]+\]")
 
 
 @dataclass(frozen=True)
@@ -78,8 +64,7 @@ class RunFolder:
 
     def steps_saved(self) -> list[int]:
         """Return the steps of the checkpoints in the folder, in order; the trainer finds out whether they are sound."""
-        steps = (entry.name.removeprefix("checkpoint-") for entry in self.path.glob("checkpoint-*") if entry.is_dir())
-        return sorted(int(step) for step in steps if step.isdecimal())
+        return [step for path in checkpoints_in(self.path) if (step := step_of(path)) is not None]
 
     def standing(self) -> str:
         """Say what a run in the folder would do: begin, go on, or be shown because it is complete."""
@@ -131,37 +116,37 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder; the lock ends with the process, however that ends."""
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
-            if not _lock(file.fileno()):
-                file.seek(0)
-                raise JobError(f"another process ({file.read().strip() or 'unknown'}) is running in '{self.path}'.")
-            file.truncate(0)
-            file.write(f"process {os.getpid()}\n")
-            file.flush()
-            try:
-                yield
-            finally:
-                self._leave_nothing_empty(made)
+        lock = FolderLock(self.path, _LOCK)
+        try:
+            made = make_folders(self.path)
+            lock.acquire()
+        except CheckpointError as error:
+            raise JobError(str(error)) from error
+        except OSError as error:
+            raise JobError(
+                f"output_dir '{self.path}' cannot be written to ({error.strerror}). Write another folder."
+            ) from error
+        try:
+            yield
+        finally:
+            self._leave_nothing_empty(made)
+            lock.release()
 
     def _leave_nothing_empty(self, made: list[Path]) -> None:
         """Remove the lock and the folders that were `made` for it, when a run was refused and left nothing in them."""
         if made and [entry.name for entry in self.path.iterdir()] == [_LOCK]:
             (self.path / _LOCK).unlink()
-            for folder in made:
+            for folder in reversed(made):
                 folder.rmdir()
-
-
-_LOCK = ".lock"
-# Lists of numbers, such as the rows of a confusion matrix, take one line each.
-_NUMBERS = re.compile(r"\[\n[-+\d\s.,e]+\]")
 
 
 def differences(record: Mapping[str, Any], job: Job, data: str | None) -> list[str]:
     """Return what differs between the recorded run and `job`, a line each; what changes no result is left out."""
-    then, now = _flat(record.get("job", {})), _flat(_as_json(job))
-    free = {f"arguments.{name}" for name in _FREE_ARGUMENTS} | {"name", "output_dir"}
+    before, today = record.get("job", {}), _as_json(job)
+    then, now = _flat(before), _flat(today)
+    situation = Situation(before.get("arguments", {}), today["arguments"])
+    harmless = (name for name, judge in judges_of(TOPICS).items() if judge(situation) == HARMLESS)
+    free = {f"arguments.{name}" for name in harmless} | {"name", "output_dir"}
     lines = [
         f"{key}: {_shown(then, key)} there, {_shown(now, key)} now"
         for key in sorted(then.keys() | now.keys())
@@ -174,12 +159,7 @@ def differences(record: Mapping[str, Any], job: Job, data: str | None) -> list[s
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(_NUMBERS.sub(_one_line, json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    replace_text(path, _NUMBERS.sub(_one_line, json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
 
 def _as_json(job: Job) -> dict[str, Any]:
@@ -216,17 +196,3 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     return repr(flat[key]) if key in flat else "not given"
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the lock on an open file, or say that another process has it."""
-    try:
-        import fcntl
-    except ImportError:
-        # Windows has no such locks; there, two runs in one folder are not kept apart.
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

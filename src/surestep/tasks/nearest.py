@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-
-def near(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of the `known` names that is nearest to `name`, or None where none is near."""
-    folded = {other.lower().replace("-", "_"): other for other in sorted(known)}
-    close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+from surestep.config.nearest import nearest as near
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

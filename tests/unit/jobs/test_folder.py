@@ -48,6 +48,9 @@ def test_steps_of_checkpoints_are_found_in_order(tmp_path: Path) -> None:
         ({"model": {"width": 8}}, ["model.width: 32 there, 8 now"]),
         ({"metrics": ["accuracy"]}, ["metrics: ['accuracy', 'macro_f1'] there, ['accuracy'] now"]),
         ({"arguments": {"logging_steps": 3, "disable_tqdm": True, "dataloader_num_workers": 2}}, []),
+        ({"arguments": {"per_device_eval_batch_size": 64, "save_steps": 7, "on_save_error": "stop"}}, []),
+        ({"arguments": {"max_time": "2h"}}, ["arguments.max_time: not given there, '2h' now"]),
+        ({"arguments": {"push_to_hub": True}}, ["arguments.push_to_hub: not given there, True now"]),
         ({"name": "other", "output_dir": "elsewhere"}, []),
     ],
 )
@@ -109,9 +112,28 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with folder.locked():
         (folder.path / "x").write_text("")
         said = subprocess.run([sys.executable, "-c", other, folder.path], capture_output=True, text=True, check=True)
-        assert said.stdout.strip() == f"another process (process {os.getpid()}) is running in '{folder.path}'."
+        assert said.stdout.startswith(f"{folder.path} is being written to by process {os.getpid()} ")
+        assert "Give each run its own output_dir" in said.stdout
     said = subprocess.run([sys.executable, "-c", other, folder.path], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "entered"
+
+
+def test_a_folder_that_moves_aside_while_it_is_locked_is_free_afterwards(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    with folder.locked():
+        aside = folder.move_aside()
+    assert aside is not None
+    for path in (aside, folder.path):
+        with RunFolder(path).locked():
+            assert path.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "run")
+    with pytest.raises(JobError, match=r"output_dir '.*/file/run' cannot be written to \(.*Write another folder"):
+        folder.locked().__enter__()
 
 
 def test_a_run_that_was_refused_leaves_no_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from surestep.config.messages import refuse
 from surestep.config.rules import Number, length_of_time, whole
 from surestep.config.topic import Topic
-from surestep.config.verdicts import HARMLESS, MATHEMATICS, STRETCHED, batch, verdicts
+from surestep.config.verdicts import ENDS_OTHERWISE, MATHEMATICS, STRETCHED, batch, verdicts
 
 
 @dataclass
@@ -61,6 +61,6 @@ DURATION = Topic(
         (batch, "per_device_train_batch_size"),
         (STRETCHED, "num_train_epochs max_steps"),
         (MATHEMATICS, "global_batch_size"),
-        (HARMLESS, "max_time"),
+        (ENDS_OTHERWISE, "max_time"),
     ),
 )

@@ -8,7 +8,7 @@ from surestep.config.enums import IntervalStrategy
 from surestep.config.rules import Member, Names, Number, whole
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
-from surestep.config.verdicts import DRAWS, SCORES, verdicts
+from surestep.config.verdicts import DRAWS, HARMLESS, SCORES, verdicts
 
 
 @dataclass
@@ -85,9 +85,8 @@ EVALUATION = Topic(
         (DRAWS, "eval_strategy eval_steps eval_delay eval_on_start"),
         (
             SCORES,
-            "per_device_eval_batch_size prediction_loss_only eval_do_concat_batches "
-            "eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics "
-            "eval_spill_bytes",
+            "prediction_loss_only eval_do_concat_batches eval_use_gather_object include_for_metrics batch_eval_metrics",
         ),
+        (HARMLESS, "per_device_eval_batch_size eval_accumulation_steps eval_spill_bytes"),
     ),
 )

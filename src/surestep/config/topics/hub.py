@@ -7,7 +7,7 @@ from surestep.config.enums import HubStrategy
 from surestep.config.messages import mask
 from surestep.config.rules import Member, Text
 from surestep.config.topic import Topic
-from surestep.config.verdicts import HARMLESS, verdicts
+from surestep.config.verdicts import SENT, verdicts
 
 
 @dataclass
@@ -39,6 +39,6 @@ HUB = Topic(
     HubArguments,
     rules={"hub_strategy": Member(HubStrategy), "hub_token": _token},
     resumed=verdicts(
-        (HARMLESS, "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"),
+        (SENT, "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"),
     ),
 )

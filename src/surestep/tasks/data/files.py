@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from surestep.config.nearest import nearest
 from surestep.errors import DataError
 from surestep.optional import require
 from surestep.tasks.data.table import Table
-from surestep.tasks.nearest import near
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -35,7 +35,7 @@ def missing_file(path: Path) -> str:
     """Return what to say of a path that does not exist: that which is near it, as far as there is any."""
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does its folder."
-    close = near(path.name, (other.name for other in path.parent.iterdir()))
+    close = nearest(path.name, sorted(other.name for other in path.parent.iterdir()))
     return f"{path} does not exist" + (f"; did you mean '{close}'?" if close else ".")
 
 
