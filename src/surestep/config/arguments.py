@@ -25,11 +25,10 @@ from surestep.errors import ArgumentError
 class TrainingArguments(OldNames, Setters, Place, Export, AllFields):
     """Every setting of a run.
 
-    Names, defaults and meanings are those of `transformers.TrainingArguments`; `global_batch_size`, `max_time`,
-    `tensorboard_dir` and those of `config.topics.craft` are ours. Making one reads the environment and changes nothing
-    outside, but that a process joins the others that a launcher has started with it, and that accelerate learns the
-    device where some library has imported it. What cannot be right raises
-    `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
+    Names, defaults and meanings are those of `transformers.TrainingArguments`; those that go by keyword only are ours.
+    Making one reads the environment and changes nothing outside, but that a process joins the others that a launcher
+    has started with it, and that accelerate learns the device where some library has imported it. What cannot be right
+    raises `ArgumentError`, and what nothing serves yet `NotServedError`. Values may be changed afterwards;
     `validate_parameters` looks at them again.
     """
 

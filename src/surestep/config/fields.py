@@ -8,11 +8,11 @@ from surestep.config.rules import Rule
 from surestep.config.topic import Topic
 from surestep.config.topics.best import BEST_MODEL, BestModelArguments
 from surestep.config.topics.checkpointing import CHECKPOINTING, CheckpointingArguments
-from surestep.config.topics.craft import CRAFT, CraftArguments
 from surestep.config.topics.data import DATA, DataArguments
 from surestep.config.topics.debug import DEBUG, DebugArguments
 from surestep.config.topics.duration import DURATION, DurationArguments
 from surestep.config.topics.evaluation import EVALUATION, EvaluationArguments
+from surestep.config.topics.fine_tuning import FINE_TUNING, FineTuningArguments
 from surestep.config.topics.hardware import HARDWARE, HardwareArguments
 from surestep.config.topics.hub import HUB, HubArguments
 from surestep.config.topics.logging import LOGGING, LoggingArguments
@@ -48,7 +48,7 @@ TOPICS: tuple[Topic, ...] = (
     PARALLEL,
     DEBUG,
     SCRIPT,
-    CRAFT,
+    FINE_TUNING,
 )
 
 
@@ -65,7 +65,7 @@ def judges_of(topics: tuple[Topic, ...]) -> dict[str, Judge]:
 # A dataclass takes the fields of its last base first.
 @dataclass(init=False, repr=False, eq=False)
 class AllFields(
-    CraftArguments,
+    FineTuningArguments,
     ScriptArguments,
     DebugArguments,
     ParallelArguments,

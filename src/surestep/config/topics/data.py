@@ -55,8 +55,9 @@ class DataArguments:
         default="batch",
         kw_only=True,
         metadata={
-            "help": "What random draws of datasets and collators follow from: the seed and the position of the batch, "
-            "the same of each sample, or the default generators as they happen to be, as in the original.",
+            "help": "What random draws of datasets and collators follow from: the seed and the position of the batch "
+            "(batch) or of each sample (sample), or the default generators as they happen to be, as in the original "
+            "(global).",
             "choices": [*SEEDING],
         },
     )

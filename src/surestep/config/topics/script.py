@@ -1,4 +1,4 @@
-"""Script flags: kept for the user's own script. The trainer does not read them."""
+"""Script flags: kept for the user's own script. Of them the trainer reads `resume_from_checkpoint` alone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +10,16 @@ from surestep.config.verdicts import HARMLESS, verdicts
 
 @dataclass
 class ScriptArguments:
-    """Flags for the user's own script."""
+    """Flags for the user's own script, and where train() goes on from."""
 
     do_train: bool = field(default=False, metadata={"help": "For scripts: whether to train."})
     do_eval: bool = field(default=False, metadata={"help": "For scripts: whether to evaluate; set by eval_strategy."})
     do_predict: bool = field(default=False, metadata={"help": "For scripts: whether to predict."})
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "For scripts: the checkpoint to hand to train()."}
+        default=None,
+        metadata={
+            "help": "Checkpoint that train() goes on from where it is given nothing: a folder, or auto for the newest."
+        },
     )
     local_rank: int = field(default=-1, metadata={"help": "For launchers that pass it; never read."})
 

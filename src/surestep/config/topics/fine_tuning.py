@@ -1,4 +1,4 @@
-"""Craft: parameters that are trained each in its own way, and other kinds of clipping."""
+"""Fine-tuning: parameters that are trained each in its own way, and other kinds of clipping."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from surestep.errors import ArgumentError
 
 
 @dataclass
-class CraftArguments:
+class FineTuningArguments:
     """Parameters that are trained each in its own way, and other kinds of clipping."""
 
     parameter_rules: list[dict[str, Any]] | str | None = field(
@@ -108,7 +108,7 @@ def _check_pattern(name: str, rule: Mapping[str, Any]) -> None:
         raise refuse(f"{name}['pattern']", pattern, wants, f"It is none: {error}.") from None
 
 
-def _check(args: CraftArguments) -> Iterator[str]:
+def _check(args: FineTuningArguments) -> Iterator[str]:
     # Each would give every parameter its rate, and no order of the two is the natural one.
     if args.parameter_rules and args.layerwise_lr_decay is not None:
         yield (
@@ -123,8 +123,8 @@ def _check(args: CraftArguments) -> Iterator[str]:
         )
 
 
-CRAFT = Topic(
-    CraftArguments,
+FINE_TUNING = Topic(
+    FineTuningArguments,
     rules={
         "parameter_rules": _rules,
         "layerwise_lr_decay": Number(
