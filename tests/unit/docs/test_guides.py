@@ -68,7 +68,21 @@ def sequences() -> dict[str, object]:
     return {"model": bart(), "tokenizer": tokenizer(), "train_dataset": Pairs(16), "eval_dataset": Pairs(8, seed=6)}
 
 
-GIVEN = {"sequence-to-sequence.md": sequences}
+def job() -> dict[str, object]:
+    """Run the job that the guide to jobs has trained, for a step, and draw a picture beside it."""
+    from PIL import Image
+
+    from surestep.jobs.job import make_job
+    from surestep.jobs.run import Request, run_job
+
+    arguments = {"max_steps": 1, "save_strategy": "no", "disable_tqdm": True}
+    declared = {"task": "image_classification", "data": "sklearn:digits", "arguments": arguments}
+    run_job(Request(make_job(declared, "digits"), Path(), say=str, warn=str))
+    Image.new("L", (8, 8)).save("seven.png")
+    return {}
+
+
+GIVEN = {"sequence-to-sequence.md": sequences, "jobs.md": job}
 
 
 @pytest.mark.parametrize(("page", "line", "code"), BLOCKS)
