@@ -12,6 +12,7 @@ from surestep.tasks.nearest import nearest
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 OtherSplit = Annotated[float, Field(gt=0.0, lt=1.0)] | str | None
+_DROPOUT = "share of activations dropped in training"
 _OTHER_SPLIT = "rows to {}: a fraction of the source, another file, or split:name of an hf: source"
 
 
@@ -57,20 +58,32 @@ class DataSettings(Settings):
         raise PydanticCustomError("split", "Write a fraction between 0 and 1, such as 0.15, or a file")
 
 
-class VisionTransformer(Settings):
+class Transformer(Settings):
+    """What all small transformers can be told."""
+
+    dim: Count = Field(64, description="width of the hidden states; must be a multiple of num_heads")
+    num_layers: Count = Field(description="transformer blocks")
+    num_heads: Count = Field(4, description="attention heads of a block")
+    dropout: Fraction = Field(0.1, description=_DROPOUT)
+
+    @model_validator(mode="after")
+    def _divide_among_heads(self) -> Self:
+        if self.dim % self.num_heads:
+            near = max(self.num_heads, round(self.dim / self.num_heads) * self.num_heads)
+            raise PydanticCustomError(
+                "heads",
+                "dim={dim} cannot be divided among num_heads={num_heads}: write dim={near}",
+                {"dim": self.dim, "num_heads": self.num_heads, "near": near},
+            )
+        return self
+
+
+class VisionTransformer(Transformer):
     """A small vision transformer: patches of the image are its positions."""
 
     name: Literal["vision_transformer"] = "vision_transformer"
     patch_size: Count = Field(4, description="side of a square patch, in pixels; must divide the image's sides")
-    dim: Count = Field(64, description="width of the hidden states; must be a multiple of num_heads")
     num_layers: Count = Field(4, description="transformer blocks")
-    num_heads: Count = Field(4, description="attention heads of a block")
-    dropout: Fraction = Field(0.1, description="share of activations dropped in training")
-
-    @model_validator(mode="after")
-    def _divide_among_heads(self) -> Self:
-        _check_heads(self.dim, self.num_heads)
-        return self
 
 
 class ResidualNetwork(Settings):
@@ -80,7 +93,7 @@ class ResidualNetwork(Settings):
     width: Count = Field(32, description="channels of the first stage; must be a multiple of 8")
     num_stages: Count = Field(2, description="stages; the picture's side is halved between two of them")
     blocks_per_stage: Count = Field(1, description="residual blocks of a stage")
-    dropout: Fraction = Field(0.1, description="share of activations dropped in training")
+    dropout: Fraction = Field(0.1, description=_DROPOUT)
 
     @model_validator(mode="after")
     def _divide_into_groups(self) -> Self:
@@ -89,19 +102,11 @@ class ResidualNetwork(Settings):
         return self
 
 
-class TextEncoder(Settings):
+class TextEncoder(Transformer):
     """A small transformer encoder over the words of a text."""
 
     name: Literal["text_encoder"] = "text_encoder"
-    dim: Count = Field(64, description="width of the hidden states; must be a multiple of num_heads")
     num_layers: Count = Field(2, description="transformer blocks")
-    num_heads: Count = Field(4, description="attention heads of a block")
-    dropout: Fraction = Field(0.1, description="share of activations dropped in training")
-
-    @model_validator(mode="after")
-    def _divide_among_heads(self) -> Self:
-        _check_heads(self.dim, self.num_heads)
-        return self
 
 
 class Pretrained(Settings):
@@ -143,13 +148,3 @@ MODELS_OF_TASK: dict[str, tuple[str, ...]] = {
     "image_classification": ("residual_network", "vision_transformer", "pretrained"),
     "text_classification": ("text_encoder", "pretrained"),
 }
-
-
-def _check_heads(dim: int, num_heads: int) -> None:
-    if dim % num_heads:
-        near = max(num_heads, round(dim / num_heads) * num_heads)
-        raise PydanticCustomError(
-            "heads",
-            "dim={dim} cannot be divided among num_heads={num_heads}: write dim={near}",
-            {"dim": dim, "num_heads": num_heads, "near": near},
-        )

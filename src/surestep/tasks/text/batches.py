@@ -1,7 +1,8 @@
-"""Texts of different lengths as samples and as batches."""
+"""Texts of different lengths as samples and as batches, whatever makes numbers of them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,3 +45,23 @@ def pad_batch(numbers: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor
     input_ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in numbers])
     lengths = torch.tensor([len(row) for row in numbers])
     return {"input_ids": input_ids, "attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
+
+
+class TextInputs(ABC):
+    """The input form of texts; a tokenizer says what their numbers are."""
+
+    # The number that fills short texts of a batch up.
+    pad_id: int = 0
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the numbers of each text, at least one and no more than the model takes."""
+
+    @property
+    def collate(self) -> PadTexts:
+        """How samples become a batch."""
+        return PadTexts(self.pad_id)
+
+    def batch(self, values: Sequence[Any]) -> dict[str, Tensor]:
+        """Return what the model takes for texts."""
+        return pad_batch(self.encode([str(value) for value in values]), self.pad_id)

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from surestep.errors import ModelError
 from surestep.optional import require
-from surestep.tasks.text.batches import PadTexts, pad_batch
+from surestep.tasks.text.batches import TextInputs
 
 
-class HubTokenizer:
+class HubTokenizer(TextInputs):
     """Texts to numbers by the folder's own tokenizer, cut off at `max_length`."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
@@ -23,22 +21,13 @@ class HubTokenizer:
         except (OSError, ValueError) as error:
             raise ModelError(f"model.path: {folder} holds no tokenizer that can be read: {error}") from error
         self.max_length = min(max_length, self.tokenizer.model_max_length)
-        self.pad_id: int = self.tokenizer.pad_token_id or 0
+        self.pad_id = self.tokenizer.pad_token_id or 0
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the numbers of each text."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
         numbers: list[list[int]] = encoded["input_ids"]
         return numbers
-
-    @property
-    def collate(self) -> PadTexts:
-        """How samples become a batch."""
-        return PadTexts(self.pad_id)
-
-    def batch(self, values: Sequence[Any]) -> dict[str, Tensor]:
-        """Return what the model takes for texts."""
-        return pad_batch(self.encode([str(value) for value in values]), self.pad_id)
 
     def describe(self) -> dict[str, Any]:
         """Return what is not in the tokenizer's own files, which `save` writes."""

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
-from surestep.tasks.text.batches import PadTexts, pad_batch
+from surestep.tasks.text.batches import TextInputs
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 # A run of letters and digits, one letter of a script that is written without spaces, or one sign.
@@ -20,7 +18,7 @@ _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(TextInputs):
     """The known words, most frequent first after the two special ones; a word's number is its place."""
 
     words: tuple[str, ...]
@@ -37,26 +35,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    @property
-    def pad_id(self) -> int:
-        """The number that fills short texts of a batch up."""
-        return 0
-
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the numbers of each text's words, at least one and at most `max_length`."""
         return [
             [self._numbers.get(word, 1) for word in _split(text, self.lowercase)[: self.max_length]] or [1]
             for text in texts
         ]
-
-    @property
-    def collate(self) -> PadTexts:
-        """How samples become a batch."""
-        return PadTexts(self.pad_id)
-
-    def batch(self, values: Sequence[Any]) -> dict[str, Tensor]:
-        """Return what the model takes for texts."""
-        return pad_batch(self.encode([str(value) for value in values]), self.pad_id)
 
     def describe(self) -> dict[str, Any]:
         """Return the vocabulary as JSON can hold it."""
