@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch.optim import Optimizer
 
 from surestep.errors import ModelError
-from surestep.optim.adafactor import Adafactor
-from surestep.optim.lion import Lion
-from surestep.optim.muon import MuonWithAdamW
 from surestep.optim.recipe import Option, Options, Recipe, Settings, adam, truth
 from surestep.optim.targets import base_groups, divide, hidden_matrices, target_weights
 
 _AMSGRAD = {"amsgrad": Option(truth)}
+
+
+def _adafactor() -> type[Optimizer]:
+    from surestep.optim.adafactor import Adafactor
+
+    return Adafactor
+
+
+def _lion() -> type[Optimizer]:
+    from surestep.optim.lion import Lion
+
+    return Lion
+
+
+def _muon_with_adamw() -> type[Optimizer]:
+    from surestep.optim.muon import MuonWithAdamW
+
+    return MuonWithAdamW
 
 
 def _muon(settings: Settings, options: Options) -> Options:
@@ -40,7 +56,7 @@ TORCH_NATIVE: Mapping[str, Recipe] = {
     "adamw_torch_fused": Recipe(lambda: torch.optim.AdamW, adam, _AMSGRAD, {"fused": True}),
     # The run's schedule gives the rate, not Adafactor.
     "adafactor": Recipe(
-        lambda: Adafactor,
+        _adafactor,
         options={"clip_threshold": Option(float), "decay_rate": Option(float), "beta1": Option(float)},
         fixed={"scale_parameter": False, "relative_step": False},
     ),
@@ -74,7 +90,7 @@ TORCH_NATIVE: Mapping[str, Recipe] = {
     ),
     # Those below are not among the original's names.
     "muon": Recipe(
-        lambda: MuonWithAdamW,
+        _muon_with_adamw,
         adam,
         {
             "momentum": Option(float),
@@ -84,9 +100,7 @@ TORCH_NATIVE: Mapping[str, Recipe] = {
         },
         arrange=_muon,
     ),
-    "lion": Recipe(
-        lambda: Lion, options={"beta1": Option(float, 0.9), "beta2": Option(float, 0.99)}, arrange=_lion_betas
-    ),
+    "lion": Recipe(_lion, options={"beta1": Option(float, 0.9), "beta2": Option(float, 0.99)}, arrange=_lion_betas),
     "adam": Recipe(lambda: torch.optim.Adam, adam, _AMSGRAD),
     "adamax": Recipe(lambda: torch.optim.Adamax, adam),
     "nadam": Recipe(

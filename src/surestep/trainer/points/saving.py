@@ -30,7 +30,6 @@ from surestep.errors import CheckpointError
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.checks import check_present
-from surestep.trainer.generation import check_generation_config
 from surestep.trainer.points.stepping import SteppingPoints
 
 if TYPE_CHECKING:
@@ -202,6 +201,8 @@ class SavingPoints(SteppingPoints):
         args = self.args
         if args.save_strategy == SaveStrategy.NO:
             return
+        from surestep.trainer.generation import check_generation_config
+
         check_generation_config(self.model)
         if args.save_only_model:
             return
