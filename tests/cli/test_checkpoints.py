@@ -114,7 +114,10 @@ def test_a_checkpoint_of_the_originals(here: Run, stock: Path, tmp_path: Path) -
 def test_what_is_no_folder_or_no_checkpoint_is_an_error(here: Run, tmp_path: Path) -> None:
     assert "is no folder" in here("verify", tmp_path / "nowhere").err
     (tmp_path / "empty").mkdir()
-    assert here("verify", tmp_path / "nowhere").code == here("verify", tmp_path / "empty").code == 1
+    assert here("verify", tmp_path / "nowhere").code == 2
+    assert here("verify", tmp_path / "empty").code == 1
+    # 1 would say that they differ.
+    assert here("diff", tmp_path / "nowhere", tmp_path / "nowhere").code == 2
 
 
 # inspect
@@ -165,7 +168,7 @@ def test_what_a_checkpoint_of_the_originals_holds(here: Run, stock: Path) -> Non
 def test_a_run_is_no_checkpoint(here: Run, trained: Path) -> None:
     refused = here("inspect", trained)
 
-    assert refused.code == 1
+    assert refused.code == 2
     assert "checkpoint-2, checkpoint-4: name one of them" in refused.err
 
 

@@ -71,6 +71,9 @@ def test_the_schema_describes_every_block_and_argument(here: Run, tmp_path: Path
     assert lacking == []
     assert here("schema", "--output", "schema.json").code == 0
     assert json.loads((tmp_path / "schema.json").read_text()) == schema
+    refused = here("schema", "--output", "nowhere/schema.json")
+    assert refused.code == 1
+    assert "'nowhere/schema.json' cannot be written (No such file or directory)" in refused.err
 
 
 @pytest.mark.parametrize("job", [DIGITS, *sorted(EXAMPLES.glob("messages*.yaml"))], ids=lambda path: path.stem)

@@ -129,7 +129,11 @@ MISTAKES = [
     ("arguments.metric_for_best_model=acuracy", "did you mean 'accuracy'?"),
     ("data.image=picture", "sklearn:digits has no column 'picture'"),
     ("data.source=sklearn:iris", "sklearn:iris"),
+    ("data.source=nothere.csv", "error: data.source: "),
     ("data.source=nothere.csv", "nothere.csv does not exist"),
+    ("learning_rate=1e-3", "unknown key 'learning_rate': write arguments.learning_rate."),
+    ("validation=0.2", "unknown key 'validation': write data.validation."),
+    ("arguments.optim=adamw", "Did you mean 'adamw_torch'? Write one of: adamw_torch"),
     ("arguments.do_train=false", "a job always trains"),
     ("model.num_stages=9", "write at most 4"),
     ("model=x", "model: unknown name 'x'"),
@@ -138,7 +142,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("override", "said"), MISTAKES, ids=[override for override, _ in MISTAKES])
+@pytest.mark.parametrize(("override", "said"), MISTAKES, ids=[f"{override} {said}" for override, said in MISTAKES])
 def test_what_cannot_be_run_is_said_and_nothing_is_written(here: Run, tmp_path: Path, override: str, said: str) -> None:
     refused = here("run", DIGITS, override)
     assert refused.code == 2

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from surestep.checkpoint.space import human
+from surestep.cli.console import complain
 from surestep.cli.tables import facts_table, plain_table, titled
+from surestep.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +53,16 @@ class FolderCheck:
     def verdict(self) -> str:
         """Whether it is whole, in a word or two."""
         return "damaged" if self.problems else "whole" if self.verified else "whole, as far as can be told"
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Exit with 2 where what is named cannot be read: 1 is an answer of the command."""
+    try:
+        yield
+    except CheckpointError as error:
+        complain(str(error))
+        raise typer.Exit(2) from error
 
 
 def print_json(content: Any) -> None:

@@ -20,7 +20,7 @@ class ExplicitEnum(str, Enum):  # noqa: UP042  (a StrEnum prints otherwise than 
     def offer(cls, value: object) -> str:
         """Return the sentences that list the valid values, the nearest to `value` first of all."""
         values = [str(member.value) for member in cls]
-        return f"Write one of: {', '.join(values)}.{did_you_mean(str(value), values)}"
+        return f"{did_you_mean(str(value), values)} Write one of: {', '.join(values)}.".lstrip()
 
 
 class IntervalStrategy(ExplicitEnum):

@@ -6,12 +6,17 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the one of the `known` names that is nearest to `name`, or None where none is near."""
+    """Return the one of the `known` names that is nearest to `name`, or None where none is near.
+
+    The first that goes on where `name` ends comes before any that looks alike: adamw is adamw_torch, not adam.
+    """
     # Imported here because only an error needs it.
     from difflib import get_close_matches
 
     folded = {other.lower().replace("-", "_"): other for other in known}
-    close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=cutoff)
+    wanted = name.lower().replace("-", "_")
+    longer = [other for other in folded if wanted and other.startswith(f"{wanted}_")]
+    close = longer[:1] or get_close_matches(wanted, folded, n=1, cutoff=cutoff)
     return folded[close[0]] if close else None
 
 

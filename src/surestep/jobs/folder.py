@@ -124,7 +124,8 @@ class RunFolder:
             raise JobError(str(error)) from error
         except OSError as error:
             raise JobError(
-                f"output_dir '{self.path}' cannot be written to ({error.strerror}). Write another folder."
+                f"output_dir '{self.path}' cannot be written to ({error.strerror}: '{error.filename}'). Write another "
+                "folder."
             ) from error
         try:
             yield

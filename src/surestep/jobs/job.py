@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from surestep.config.fields import AllFields
 from surestep.errors import JobError
 from surestep.jobs.problems import explain
 from surestep.jobs.space import MODEL, SearchSettings
@@ -38,6 +39,13 @@ class Job(Settings):
     arguments: dict[str, Any] = Field(default_factory=dict, description="the names and values of TrainingArguments")
     search: SearchSettings | None = Field(None, description="train many times with other settings, and keep the best")
 
+    @classmethod
+    def answer(cls, key: str) -> str:
+        """Return what to write in the place of a key: it may belong into a block."""
+        blocks = {"arguments": [*AllFields.__dataclass_fields__], "data": [*DataSettings.model_fields]}
+        block = next((block for block, known in blocks.items() if key in known), None)
+        return nearest(key, cls.model_fields) if block is None else f"write {block}.{key}."
+
     @field_validator("metrics")
     @classmethod
     def _know_every_metric(cls, names: list[str]) -> list[str]:
@@ -53,9 +61,8 @@ class Job(Settings):
         """Refuse a model of another task, and column settings that the task does not read."""
         known = MODELS_OF_TASK[self.task.name]
         if self.model.name not in known:
-            said = (
-                f"model.name='{self.model.name}' does not serve the task {self.task.name}; it can be {', '.join(known)}"
-            )
+            names = ", ".join(known)
+            said = f"model.name='{self.model.name}' does not serve the task {self.task.name}; write one of {names}."
             raise PydanticCustomError("model_of_task", "{said}", {"said": said})
         for task, column in INPUT_OF_TASK.items():
             if task != self.task.name and column in self.data.model_fields_set:

@@ -16,6 +16,7 @@ from surestep.jobs.job import SHORT_FORMS, Job, make_job
 from surestep.tasks.data.files import missing_file
 
 Declared = dict[str, Any]
+_OTHERS = ", ".join(name for name in Job.model_fields if name not in ("task", "data"))
 
 
 def read_job(path: Path, overrides: Iterable[str] = ()) -> Job:
@@ -43,7 +44,8 @@ def read_declaration(path: Path) -> Declared:
     except (ValueError, yaml.YAMLError) as error:
         raise JobError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise JobError(f"{path}: a job is a mapping with the keys {', '.join(Job.model_fields)}.")
+        found = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise JobError(f"{path} {found}. A job is a mapping with the keys task and data, and any of {_OTHERS}.")
     return content
 
 

@@ -27,9 +27,14 @@ class Settings(BaseModel):
         """Answer unknown keys with the nearest known ones; pydantic alone would only say that they are extra."""
         unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
         if unknown:
-            said = "; ".join(f"unknown key '{key}': {nearest(str(key), cls.model_fields)}" for key in unknown)
+            said = "; ".join(f"unknown key '{key}': {cls.answer(str(key))}" for key in unknown)
             raise PydanticCustomError("unknown_key", "{said}", {"said": said})
         return data
+
+    @classmethod
+    def answer(cls, key: str) -> str:
+        """Return what to write in the place of a key that there is not."""
+        return nearest(key, cls.model_fields)
 
 
 class DataSettings(Settings):

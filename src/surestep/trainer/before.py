@@ -12,7 +12,8 @@ from surestep.config.enums import IntervalStrategy
 from surestep.data.columns import LABEL_ALIASES, has_columns
 from surestep.data.labels import label_range
 from surestep.data.loaders import has_length
-from surestep.errors import DataError
+from surestep.errors import ArgumentError, DataError
+from surestep.logs import get_logger
 from surestep.runtime.together import failing_together
 from surestep.trainer.checks import check_trainable
 from surestep.trainer.preflight import look
@@ -21,11 +22,14 @@ from surestep.trainer.quantised import check_quantised
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
 
+logger = get_logger(__name__)
+
 
 def check_run(trainer: Trainer) -> None:
     """Raise for a model that cannot be trained, an empty evaluation set, and a label that is no class of the model."""
     check_quantised(trainer.model)
     check_trainable(trainer.model)
+    _check_optimizer(trainer)
     sets = dict(_evaluation_sets(trainer))
     for name, dataset in sets.items():
         if has_length(dataset) and len(dataset) == 0:
@@ -33,6 +37,19 @@ def check_run(trainer: Trainer) -> None:
     for name, dataset in {"train_dataset": trainer.train_dataset, **sets}.items():
         for problem in _labels_of_table(trainer, dataset):
             raise DataError(f"{name}: {problem}")
+
+
+def _check_optimizer(trainer: Trainer) -> None:
+    """Raise where a given optimizer holds no parameter of the model; warn where a loss of the user's may know why."""
+    if trainer.optimizer is None:
+        return
+    from surestep.trainer.points.stepping import SteppingPoints
+
+    own_step = type(trainer).training_step is SteppingPoints.training_step and trainer._computes_own_loss()
+    for problem in look.parameters_of(trainer.model, trainer.optimizer):
+        if own_step:
+            raise ArgumentError(f"optimizers: {problem}")
+        logger.warning("optimizers: %s", problem)
 
 
 def _evaluation_sets(trainer: Trainer) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surestep.config.enums import IntervalStrategy, OptimizerNames, SaveStrategy
@@ -30,6 +31,16 @@ def _models(trainer: Trainer, model: Any) -> Iterator[str]:
         yield f"model is the class {model.__name__}. Pass an instance: {model.__name__}(...)."
     elif model is not None and not hasattr(model, "parameters"):
         yield f"model is a {type(model).__name__}, which has no parameters. Pass a torch.nn.Module."
+
+
+def check_pair(optimizers: Any) -> tuple[Any, Any]:
+    """Return `optimizers`, or raise `ArgumentError` where it is no pair of an optimizer and a schedule."""
+    if not isinstance(optimizers, tuple | list) or len(optimizers) != 2:
+        raise ArgumentError(
+            f"optimizers is of type {type(optimizers).__name__}. Pass a pair: optimizers=(optimizer, schedule), with "
+            "None for what the trainer is to make."
+        )
+    return optimizers[0], optimizers[1]
 
 
 def _updates(trainer: Trainer) -> Iterator[str]:
@@ -148,6 +159,15 @@ def takes_trial(model_init: Callable[..., Any]) -> bool:
     if count > 1:
         raise ArgumentError(f"model_init takes {count} arguments. Let it take none, or one: the trial of a search.")
     return count == 1
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make the folder that a run writes into, or raise `ArgumentError` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = "is a file" if folder.is_file() else f"cannot be made ({error})"
+        raise ArgumentError(f"output_dir='{folder}' {what}. Write a folder that can be written to.") from error
 
 
 def check_present(model: Any) -> None:

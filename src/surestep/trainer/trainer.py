@@ -28,7 +28,7 @@ from surestep.metrics.speed import speed_metrics
 from surestep.runtime.world import current_world
 from surestep.trainer.accelerator_view import AcceleratorView
 from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
-from surestep.trainer.checks import check_objects, takes_trial
+from surestep.trainer.checks import check_objects, check_pair, make_output_folder, takes_trial
 from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator, smoother_of
 from surestep.trainer.older import (
     adapt_older_methods,
@@ -121,7 +121,7 @@ class Trainer(OlderPoints):
             self.compute_metrics = compute_metrics
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self._measures = make_measures(self.args, metrics, train_metrics, metrics_confidence)
-        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer, self.lr_scheduler = check_pair(optimizers)
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.model_init = model_init
         self._forget_runs()
@@ -139,7 +139,7 @@ class Trainer(OlderPoints):
         )
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
         if self.args.should_save:
-            self._output_folder.mkdir(parents=True, exist_ok=True)
+            make_output_folder(self._output_folder)
         if self.args.push_to_hub:
             self.init_hf_repo()
         self.callback_handler.fire("on_init_end")

@@ -310,7 +310,13 @@ def _measure(plan: EvaluationPlan, parts: Mapping[str, Any], **asked: bool) -> M
         return None
     inputs = parts["inputs"] if "inputs" in plan.include else None
     losses = parts["losses"] if "loss" in plan.include else None
-    return plan.compute_metrics(EvalPrediction(parts["logits"], parts["labels"], inputs, losses), **asked)
+    figures: Any = plan.compute_metrics(EvalPrediction(parts["logits"], parts["labels"], inputs, losses), **asked)
+    if figures is not None and not isinstance(figures, Mapping):
+        raise DataError(
+            f"compute_metrics returned a {type(figures).__name__}. Return a dict of figures by name, such as "
+            "{'accuracy': 0.9}."
+        )
+    return figures
 
 
 def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: Losses) -> dict[str, float]:

@@ -91,8 +91,12 @@ def test_not_a_number_is_read() -> None:
         ("job.yaml", b"a: [1\n", "cannot be read"),
         ("job.yaml", b"a: !!python/object:os.system {}\n", "cannot be read"),
         ("job.json", b"{", "cannot be read"),
-        ("job.yaml", b"- 1\n", "a job is a mapping with the keys name, output_dir, task"),
-        ("job.yaml", b"", "a job is a mapping"),
+        (
+            "job.yaml",
+            b"- 1\n",
+            "holds a list. A job is a mapping with the keys task and data, and any of name, ",
+        ),
+        ("job.yaml", b"", "is empty. A job is a mapping"),
         ("job.yaml", "name: é".encode("latin-1"), "is not UTF-8 text (byte 6)"),
         ("job.txt", b"", "a job file ends in .yaml, .yml, .json, .toml"),
     ],
@@ -107,8 +111,12 @@ def test_files_that_are_no_job_say_why(name: str, content: bytes, said: str, tmp
 
 def test_a_missing_file_is_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text(YAML)
-    with pytest.raises(JobError, match=r"digit\.yaml does not exist; did you mean 'digits\.yaml'\?"):
-        read_declaration(tmp_path / "digit.yaml")
+    for name in ("digit.yaml", "digits.yml"):
+        with pytest.raises(JobError, match=rf"{name} does not exist; did you mean 'digits\.yaml'\?"):
+            read_declaration(tmp_path / name)
+    # Only the ending is the same.
+    with pytest.raises(JobError, match=r"run\.yaml does not exist\."):
+        read_declaration(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 from surestep import Trainer, TrainerCallback
-from surestep.errors import DataError, ModelError
+from surestep.errors import ArgumentError, DataError, ModelError
 
 
 class Began(TrainerCallback):
@@ -65,7 +65,7 @@ EVALUATES = {"eval_strategy": "epoch"}
             {"model": bert(BertForTokenClassification), "train_dataset": table([[0, 1, -100], [-100, 3, 2]])},
             TOO_LARGE,
         ),
-        ({"train_dataset": table([])}, r"train_dataset is empty; give a dataset with at least one sample"),
+        ({"train_dataset": table([])}, r"train_dataset is empty\. Give it at least one sample"),
         ({"train_dataset": table([0]), "eval_dataset": table([]), **EVALUATES}, r"eval_dataset is empty\. Give it at"),
         (
             {"train_dataset": Points(4), "model": line(), "eval_dataset": {"x": Points(0)}, **EVALUATES},
@@ -139,3 +139,21 @@ def test_labels_that_the_loss_can_take_are_no_mistake(tmp_path: Path, settings: 
 def test_a_frozen_model_has_nothing_to_train(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Every parameter of Line is frozen"):
         quick(tmp_path, model=line().requires_grad_(False)).train()
+
+
+def test_an_optimizer_that_holds_nothing_of_the_model(tmp_path: Path) -> None:
+    other = torch.optim.SGD(line().parameters(), lr=0.1)
+    with pytest.raises(ArgumentError, match=r"optimizers: The optimizer holds none of the model's parameters"):
+        quick(tmp_path, optimizers=(other, None)).train()
+
+
+def test_a_loss_of_ones_own_may_know_why_the_optimizer_holds_nothing_of_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loss(outputs: Any, labels: Any) -> Any:
+        return nn.functional.mse_loss(outputs["logits"], labels)
+
+    other = torch.optim.SGD(line().parameters(), lr=0.1)
+    quick(tmp_path, optimizers=(other, None), compute_loss_func=loss).train()
+
+    assert "holds none of the model's parameters" in caplog.text

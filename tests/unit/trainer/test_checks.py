@@ -43,6 +43,12 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         r"a schedule and no optimizer\. Pass the optimizer that the schedule was made for",
     ),
     (
+        "an optimizer alone",
+        {"optimizers": sgd()},
+        r"optimizers is of type SGD\. Pass a pair: optimizers=\(optimizer, schedule\)",
+    ),
+    ("three of them", {"optimizers": (sgd(), None, None)}, r"optimizers is of type tuple\. Pass a pair"),
+    (
         "two optimizers",
         {"optimizers": (sgd(), None), "optimizer_cls_and_kwargs": (torch.optim.SGD, {})},
         r"both optimizers and optimizer_cls_and_kwargs\. Pass one of them",
@@ -170,3 +176,11 @@ def test_training_without_a_set_is_told(tmp_path: Path) -> None:
 def test_evaluating_without_a_set_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"Evaluation needs eval_dataset, which is None"):
         quick(tmp_path).evaluate()
+
+
+def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ArgumentError, match=r"output_dir='.*taken' is a file\. Write a folder"):
+        quick(tmp_path / "taken")
+    with pytest.raises(ArgumentError, match=r"output_dir='.*taken/below' cannot be made \(.*Write a folder"):
+        quick(tmp_path / "taken" / "below")

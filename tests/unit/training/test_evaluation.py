@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from surestep.engine.strategies.single import SingleDevice
+from surestep.errors import DataError
 from surestep.metrics.collect import Collector
 from surestep.runtime.world import World
 from surestep.training.evaluation import EvaluationPlan, Losses, WeighedLoss, evaluate_batches, loss_weight
@@ -353,3 +354,9 @@ def test_a_step_that_gives_no_loss_adds_none() -> None:
     output = evaluate_batches(plan, batches(5), 10)
 
     assert output.metrics == {"eval_loss": 2.0}
+
+
+@pytest.mark.parametrize(("returned", "kind"), [(0.5, "float"), ([0.5], "list")])
+def test_a_metric_function_that_returns_no_figures_by_name(returned: Any, kind: str) -> None:
+    with pytest.raises(DataError, match=rf"compute_metrics returned a {kind}\. Return a dict of figures by name"):
+        evaluate_batches(plan_of(compute_metrics=lambda _: returned), batches(2), 6)

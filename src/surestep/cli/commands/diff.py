@@ -18,15 +18,16 @@ def diff(
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two checkpoints: arguments, state, every tensor. Exits with 0 where they are equal, 1 where not.
+    """Compare two checkpoints: arguments, state, every tensor. Exits with 0 where they are equal, else with 1.
 
     Times, speeds, who wrote them and where they lie do not count, nor do arguments that change no number.
     """
     from surestep.checkpoint.contents import contents_of
     from surestep.checkpoint.differing import compare
-    from surestep.cli.checkpoints import diff_view, print_json
+    from surestep.cli.checkpoints import diff_view, print_json, readable
 
-    found = list(compare(contents_of(first), contents_of(second)))
+    with readable():
+        found = list(compare(contents_of(first), contents_of(second)))
     equal = all(one.harmless for one in found)
     if as_json:
         print_json({"equal": equal, "differences": [one.to_dict() for one in found]})

@@ -20,9 +20,10 @@ def inspect(
 ) -> None:
     """Show what a checkpoint holds: step, position, run, optimizer, best, parts, weights, and with --all arguments."""
     from surestep.checkpoint.contents import contents_of
-    from surestep.cli.checkpoints import inspect_view, inspected, print_json
+    from surestep.cli.checkpoints import inspect_view, inspected, print_json, readable
 
-    found = inspected(contents_of(checkpoint))
+    with readable():
+        found = inspected(contents_of(checkpoint))
     if as_json:
         print_json(found)
     else:

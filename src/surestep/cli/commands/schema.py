@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from surestep.cli.console import say
+from surestep.cli.console import complain, say
 
 
 def schema(
@@ -23,6 +23,10 @@ def schema(
     text = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
     if file is None:
         sys.stdout.write(text)
-    else:
+        return
+    try:
         file.write_text(text, encoding="utf-8")
-        say(f"Written to {file}.")
+    except OSError as error:
+        complain(f"'{file}' cannot be written ({error.strerror}). Name a file in a folder that is there.")
+        raise typer.Exit(1) from error
+    say(f"Written to {file}.")

@@ -23,7 +23,7 @@ def verify(
     folders = checkpoints_in(folder) or [folder]
     if not folder.is_dir():
         complain(f"'{folder}' is no folder. Name a checkpoint-<step> folder, or the output_dir of a run.")
-        raise typer.Exit(1)
+        raise typer.Exit(2)
     checks = [check_folder(one) for one in folders]
     if as_json:
         print_json(checks_data(checks))

@@ -35,8 +35,10 @@ def missing_file(path: Path) -> str:
     """Return what to say of a path that does not exist: that which is near it, as far as there is any."""
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does its folder."
-    close = nearest(path.name, sorted(other.name for other in path.parent.iterdir()))
-    return f"{path} does not exist" + (f"; did you mean '{close}'?" if close else ".")
+    # Without the ending, which is often what is wrong, and which strangers have in common.
+    beside = {other.stem: other.name for other in sorted(path.parent.iterdir(), reverse=True)}
+    close = nearest(path.stem, beside)
+    return f"{path} does not exist" + (f"; did you mean '{beside[close]}'?" if close else ".")
 
 
 def _check_rows(table: Table, path: Path) -> Table:

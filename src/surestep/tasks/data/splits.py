@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ class Splits:
 
 def open_splits(data: DataSettings, input_column: str, base: Path) -> Splits:
     """Read, check and cut the declared data; `input_column` holds what the model sees. Paths are relative to `base`."""
-    main = open_source(data.source, base)
+    with _setting("data.source"):
+        main = open_source(data.source, base)
     main.column(input_column, "data")
     place = f"data.label='{data.label}' in {main.origin}"
     written = main.column(data.label, "data.label")
@@ -65,13 +67,23 @@ def open_splits(data: DataSettings, input_column: str, base: Path) -> Splits:
         parts[name] = Split(main.rows(rows), main_ids[rows])
     for name, source in declared.items():
         if isinstance(source, str):
-            other = open_other(source, data.source, base)
+            with _setting(f"data.{name}"):
+                other = open_other(source, data.source, base)
             other.column(input_column, f"data.{name}")
             column = other.column(data.label, f"data.{name}")
             parts[name] = Split(other, labels.encode(column, f"data.label='{data.label}' in {other.origin}"))
     ordered: dict[str, Split] = {name: parts[name] for name in ("train", "validation", "test") if name in parts}
     warnings = [*_repeated_rows(ordered, input_column), *_absent_classes(ordered, labels)]
     return Splits(ordered, labels, tuple(warnings))
+
+
+@contextmanager
+def _setting(name: str) -> Iterator[None]:
+    """Name the setting in the errors of the data that it names."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def stratified(ids: IntArray, fractions: Mapping[str, float], seed: int) -> dict[str, list[int]]:

@@ -95,10 +95,10 @@ class LoadingPoints(Face):
         """Put a loader together: without unused columns, with a sampler for what can be indexed."""
         del dataloader_key  # kept for overrides written for the original; get_eval_dataloader keeps its loaders itself
         args, collator = self.args, self.data_collator
-        dataset = as_dataset(dataset, "train_dataset" if is_training else "eval_dataset")
+        name = "train_dataset" if is_training else "test_dataset" if description == "test" else "eval_dataset"
+        dataset = as_dataset(dataset, name)
         if has_length(dataset) and len(dataset) == 0:
-            which = "train_dataset" if is_training else "eval_dataset"
-            raise DataError(f"{which} is empty; give a dataset with at least one sample")
+            raise DataError(f"{name} is empty. Give it at least one sample.")
         if has_columns(dataset):
             dataset = self._remove_unused_columns(dataset, description=description)
         else:
@@ -125,7 +125,7 @@ class LoadingPoints(Face):
             training=is_training,
             seed=self._data_seed() if is_training else None,
             world=self._world,
-            name="train_dataset" if is_training else "eval_dataset",
+            name=name,
         )
 
     def _splits(self) -> bool:

@@ -36,6 +36,11 @@ _HINTS = (
         "Text is left out of a batch: tokenize it first.",
     ),
     _hint(
+        r"argument after \*\* must be a mapping, not (\w+)",
+        "The data_collator returned a {0}, and the model takes its inputs by name. Return a dictionary such as "
+        "{{'x': x, 'labels': labels}}, or override compute_loss to call the model otherwise.",
+    ),
+    _hint(
         r"target (-?\d+) is out of bounds",
         "A label is {0}, which the model has no output for. Count classes from 0, make the model with as many "
         "(num_labels), and mark what is to be ignored with -100.",

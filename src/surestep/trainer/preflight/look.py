@@ -146,7 +146,16 @@ def gradients_of(model: nn.Module, *, may_overflow: bool) -> Iterator[str]:
 
 
 def optimizer_of(model: nn.Module, optimizer: Any) -> Iterator[str]:
-    """Yield what is wrong with what the optimizer updates."""
+    """Yield what is wrong with what the optimizer updates, and how fast."""
+    yield from parameters_of(model, optimizer)
+    if all(
+        float(group["lr"]) == 0.0 and float(group.get("initial_lr", 0.0)) == 0.0 for group in optimizer.param_groups
+    ):
+        yield "Every learning rate is 0, so nothing is learned. Set learning_rate, for example 5e-5."
+
+
+def parameters_of(model: nn.Module, optimizer: Any) -> Iterator[str]:
+    """Yield that the optimizer updates nothing of the model, where it does not."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     strange = [name for name, parameter in trained.items() if id(parameter) not in known]
@@ -155,10 +164,6 @@ def optimizer_of(model: nn.Module, optimizer: Any) -> Iterator[str]:
             "The optimizer holds none of the model's parameters: it was made for another model, or before this one was "
             "changed. Make it from trainer.model.parameters(), or leave it to the trainer (optim)."
         )
-    if all(
-        float(group["lr"]) == 0.0 and float(group.get("initial_lr", 0.0)) == 0.0 for group in optimizer.param_groups
-    ):
-        yield "Every learning rate is 0, so nothing is learned. Set learning_rate, for example 5e-5."
 
 
 def metrics_of(metrics: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[str]:
