@@ -108,15 +108,23 @@ class CheckpointStore:
             CheckpointError: another run writes here, or a process did not write its part.
             OSError: the disk is full, or cannot be written to.
         """
-        stage = Stage(step, staging_of(self.root, step), score)
+        stage = self.stage(step, score)
         try:
-            self._prepare(stage)
+            self.prepare(stage)
             yield stage
             stage.sign(self._world.rank)
         except BaseException:
             self._abandon(stage)
             raise
         self._finish(stage)
+
+    def stage(self, step: int, score: float | None = None) -> Stage:
+        """Return where the checkpoint of a step is staged; nothing is made yet.
+
+        Whoever does not commit by `staging` calls `prepare`, fills the stage and signs it, on every process, and then
+        `commit` or `drop` on the main one.
+        """
+        return Stage(step, staging_of(self.root, step), score)
 
     def latest(self) -> Path | None:
         """Return the newest complete checkpoint, by the presence and size of its files; checksums are not compared."""
@@ -185,7 +193,8 @@ class CheckpointStore:
             self._left.add(deleting_of(path))
         return not path.exists()
 
-    def _prepare(self, stage: Stage) -> None:
+    def prepare(self, stage: Stage) -> None:
+        """Make the folder of a stage; all processes call it, and meet in it. Raises what `staging` raises."""
         try:
             if self._world.is_main:
                 self.claim()
@@ -199,16 +208,35 @@ class CheckpointStore:
         if not stage.folder.is_dir():
             raise OthersFailedError(f"{stage.root} could not be made by the main process, whose own message says why.")
 
+    def commit(self, stage: Stage) -> None:
+        """Give a checkpoint its name that every process has written its part of and signed, on the main process.
+
+        What is left of the stage stays until it is dropped, so that others see whether it is sealed.
+
+        Raises:
+            OthersFailedError: a process has not signed.
+            OSError: the disk is full, or cannot be written to. Nothing is left then.
+        """
+        try:
+            self._commit(stage)
+        except BaseException:
+            self._discard(stage.root)
+            raise
+
+    def drop(self, stage: Stage) -> None:
+        """Clear away what a stage holds, committed or not; the main process does it."""
+        if self._world.is_main:
+            self._discard_own(stage)
+
     def _finish(self, stage: Stage) -> None:
         """Commit once every process has written its part, and let each know whether that went well."""
         failure = None
         self._world.barrier()
         if self._world.is_main:
             try:
-                self._commit(stage)
+                self.commit(stage)
             except BaseException as error:
                 failure = error
-                self._discard(stage.root)
         self._world.barrier()
         committed = stage.sealed
         self._world.barrier()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,29 @@ _CODES: Final = {
 _ALIGNMENT = 8
 
 
+@dataclass(frozen=True, slots=True)
+class TensorParts:
+    """The parts of a file of tensors: a header, and the bytes of each. One at a time is copied from an accelerator."""
+
+    header: bytes
+    tensors: Sequence[torch.Tensor]
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        yield self.header
+        for tensor in self.tensors:
+            yield raw_bytes(tensor).numpy().data
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the header says of a tensor: its name, the code of its dtype, its shape, and how many bytes it has."""
+
+    name: str
+    code: str
+    shape: Sequence[int]
+    num_bytes: int
+
+
 def native(dtype: torch.dtype) -> bool:
     """Say whether the format has a code for `dtype`."""
     return dtype in _CODES
@@ -61,17 +84,20 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         raise CheckpointError("Checkpoints are written on little-endian machines only.")
     # Wide elements first: then every tensor starts at a multiple of its element's size.
     names = sorted(tensors, key=lambda name: -tensors[name].element_size())
+    entries = [Entry(name, _code(name, tensors[name]), tensors[name].shape, tensors[name].nbytes) for name in names]
+    disk().write(path, TensorParts(header_of(entries, metadata), [tensors[name] for name in names]))
+
+
+def header_of(entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the header of a file of tensors, which follow one after the other in the order of the entries."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for name in names:
-        tensor = tensors[name]
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _code(name, tensor), "shape": list(tensor.shape), "data_offsets": [start, end]}
+    for entry in entries:
+        start, end = end, end + entry.num_bytes
+        header[entry.name] = {"dtype": entry.code, "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    # One after the other, so that no more than one is copied from an accelerator at a time.
-    values = (raw_bytes(tensors[name]).numpy().data for name in names)
-    disk().write(path, chain([len(text).to_bytes(8, "little") + text], values))
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]:
@@ -96,10 +122,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def raw_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return the elements of a tensor as bytes on the CPU, in the order of its indices; shape `(num_bytes,)`."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat_bytes(tensor.detach().cpu())
+
+
+def flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements of a tensor as bytes where it is, in the order of its indices; shape `(num_bytes,)`."""
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     # Not every dtype can be viewed as bytes by `view`, but every storage is bytes.
     offset, size = plain.storage_offset() * plain.element_size(), plain.numel() * plain.element_size()
-    return torch.empty(0, dtype=torch.uint8).set_(plain.untyped_storage(), offset, (size,), (1,))
+    window = torch.empty(0, dtype=torch.uint8, device=plain.device)
+    return window.set_(plain.untyped_storage(), offset, (size,), (1,))
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""Several processes that stop after the same step though a signal reached one of them, or each at another moment.
+"""Several processes that do something after the same step though each learns of it at another moment.
 
 Owns keys in the store that the processes found each other through. No collective is made, and nobody waits:
 
-- Who is asked writes that down. The others look every half second, between two steps.
 - Whoever knows of it says from which place on it asks before going further: it is *attending*. Places are numbered as
   all processes come by them.
-- The first one to come to a place settles, for all, whether they stop there: they do where everybody attended by then.
+- The first one to come to a place settles, for all, whether they do it there: they do where everybody attended by then.
   The store takes the first answer, so all read the same, however far one is ahead.
 
+Signals need one thing more: who is asked writes that down, and the others look every half second, between two steps.
 Processes that fail tell each other where in the same way. There they wait, for a while: who fails does nothing else.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from itertools import count
 
-from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from surestep.runtime.signals import SIGNALS, Request, Signals
 from surestep.runtime.world import World
@@ -27,15 +27,47 @@ _LOOK_FOR_FAILURES_EVERY = 0.02
 _RUNS = count()
 
 
+def shared_store(purpose: str) -> Store:
+    """Return keys of the group's store for a purpose; all processes ask for those of the same number together."""
+    return PrefixStore(f"surestep/{purpose}", _get_default_store())
+
+
+class Meeting:
+    """The search for the first place at which every process knows of something; each `name` is used for one search."""
+
+    def __init__(self, store: Store, world: World, name: str) -> None:
+        self._store = store
+        self._world = world
+        self._name = name
+        self.attending = False
+
+    def attend(self, place: int) -> bool:
+        """Come to a place, knowing of it, and say whether all do."""
+        if not self.attending:
+            self.attending = True
+            self._store.set(self._key(f"from/{self._world.rank}"), str(place))
+            self._store.add(self._key("attending"), 1)
+        answer = "all" if self._all_attend(place) else "some"
+        return bool(self._store.compare_set(self._key(f"at/{place}"), "", answer) == b"all")
+
+    def _all_attend(self, place: int) -> bool:
+        if self._store.add(self._key("attending"), 0) < self._world.size:
+            return False
+        return max(int(self._store.get(self._key(f"from/{rank}"))) for rank in range(self._world.size)) <= place
+
+    def _key(self, name: str) -> str:
+        return f"{self._name}/{name}"
+
+
 class Agreement:
     """What the processes of one run agree through about the signals that came."""
 
     def __init__(self, world: World, signals: Signals = SIGNALS) -> None:
         self._world = world
         self._signals = signals
-        self._store = PrefixStore(f"surestep/signals/{next(_RUNS)}", _get_default_store())
+        self._store = shared_store(f"signals/{next(_RUNS)}")
         self._round = 0
-        self._attending = False
+        self._meeting = Meeting(self._store, world, "0")
         self._heard = 0.0
         self._look_at = 0.0
         self._failures = 0
@@ -43,7 +75,7 @@ class Agreement:
     @property
     def asked(self) -> bool:
         """Whether somebody was asked; looked up now and then only, unless it was this process."""
-        if self._attending or self._signals.asked is not None:
+        if self._meeting.attending or self._signals.asked is not None:
             return True
         now = time.monotonic()
         if now < self._look_at:
@@ -56,12 +88,9 @@ class Agreement:
         own = self._signals.asked
         if own is not None:
             self._store.compare_set(self._key("asked"), "", f"{own.number} {own.action}")
-        if not self._attending:
-            self._attending, self._heard = True, time.monotonic()
-            self._store.set(self._key(f"from/{self._world.rank}"), str(place))
-            self._store.add(self._key("attending"), 1)
-        answer = self._store.compare_set(self._key(f"at/{place}"), "", "stop" if self._all_attend(place) else "go")
-        if answer == b"go":
+        if not self._meeting.attending:
+            self._heard = time.monotonic()
+        if not self._meeting.attend(place):
             return None
         number, action = self._store.get(self._key("asked")).decode().split()
         return Request(int(number), action, self._heard if own is None else own.at)
@@ -69,7 +98,7 @@ class Agreement:
     def done(self, request: Request) -> None:
         """Begin anew once a request was answered; all processes do, at the same place."""
         self._round += 1
-        self._attending = False
+        self._meeting = Meeting(self._store, self._world, str(self._round))
         self._signals.done(request)
 
     def told_failures(self, own: str, *, wait: float) -> dict[int, str]:
@@ -87,11 +116,6 @@ class Agreement:
             return {rank: self._store.get(key).decode() for rank, key in enumerate(keys) if self._store.check([key])}
         except RuntimeError:
             return {self._world.rank: own}
-
-    def _all_attend(self, place: int) -> bool:
-        if self._store.add(self._key("attending"), 0) < self._world.size:
-            return False
-        return max(int(self._store.get(self._key(f"from/{rank}"))) for rank in range(self._world.size)) <= place
 
     def _key(self, name: str) -> str:
         return f"{self._round}/{name}"

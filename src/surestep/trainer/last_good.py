@@ -29,6 +29,7 @@ from surestep.training.loop import training_loop
 
 if TYPE_CHECKING:
     from surestep.runtime.agreement import Agreement
+    from surestep.trainer.later_saves import Look
     from surestep.trainer.stopping import BeforeEvaluation
     from surestep.trainer.trainer import Trainer
     from surestep.training.run import Run
@@ -50,9 +51,20 @@ def keeping_last_good(trainer: Trainer, run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        _conclude(trainer)
         if wants_saving(trainer, run, error):
             _keep(trainer, run, error)
         raise
+
+
+def _conclude(trainer: Trainer) -> None:
+    """Let the save that is under way count; of several processes it is not known yet whether they can meet."""
+    if trainer._world.size > 1:
+        return
+    try:
+        trainer._finish_saves()
+    except Exception as error:
+        logger.error("%s", error)
 
 
 def wants_saving(trainer: Trainer, run: Run, error: Exception) -> bool:
@@ -104,7 +116,7 @@ def _obstacle_over_ranks(trainer: Trainer, run: Run, error: Exception, place: st
     elif exchanges is None:
         obstacle = "the processes do not know how many exchanges they have begun"
     own = f"{_CANNOT}{obstacle}" if obstacle else f"{place}, place {run.place}, exchanges {exchanges}"
-    everyone = cast("Agreement", trainer._look).told_failures(own, wait=0.0 if obstacle else PATIENCE)
+    everyone = cast("Agreement | Look", trainer._look).told_failures(own, wait=0.0 if obstacle else PATIENCE)
     if obstacle is not None:
         return obstacle
     others = ((rank, everyone.get(rank)) for rank in range(trainer._world.size))

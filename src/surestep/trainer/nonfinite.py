@@ -183,6 +183,7 @@ class Answers:
         from surestep.trainer.resuming.rewinding import go_back
 
         trainer, run = self._trainer, self._run
+        trainer._finish_saves()
         folder = on_main(trainer._world, self._last_good)
         if folder is None:
             return self._stop(failure, _NOTHING_SAVED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
@@ -81,6 +81,12 @@ def older_resume(older: dict[str, Any], resume_from_checkpoint: Any) -> Any:
 def _outside(trainer: Any) -> list[type]:
     """Return the user's classes of a trainer."""
     return [kind for kind in type(trainer).__mro__ if not kind.__module__.startswith("surestep.")]
+
+
+def overridden(trainer: Any, names: Iterable[str]) -> list[str]:
+    """Return those of the names that a subclass, or somebody on the trainer itself, has put something else under."""
+    kinds = _outside(trainer)
+    return [name for name in names if name in vars(trainer) or any(name in vars(kind) for kind in kinds)]
 
 
 def refuse_uncalled_overrides(trainer: Any) -> None:

@@ -11,7 +11,8 @@ from surestep.checkpoint.manifest import size_of
 from surestep.checkpoint.space import Size, human, room_at
 from surestep.checkpoint.tree import tree_exists
 from surestep.config.enums import SaveStrategy
-from surestep.logs import get_logger
+from surestep.logs import announce, get_logger
+from surestep.trainer.older import overridden
 from surestep.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -33,8 +34,14 @@ def tell_room(trainer: Trainer, plan: Plan, checkpoint: str | None = None) -> bo
     size = store.expected or _size_of_one(trainer, checkpoint)
     if size is None:
         return False
-    if _is_plain(trainer):
+    if not overridden(trainer, _SAVING):
         store.expect(size)
+    if trainer._later is not None:
+        announce(
+            logger,
+            f"save_async=True keeps a copy of each checkpoint in host memory until it is on the disk: about "
+            f"{human(size.total)}.",
+        )
     room = room_at(store.root)
     if room.file is not None and room.file < size.largest:
         logger.warning(
@@ -85,8 +92,3 @@ def _size_of_one(trainer: Trainer, checkpoint: str | None) -> Size | None:
     return checkpoint_size(
         model, None if alone else trainer.optimizer, trainer._names_by_parameter(), trainer._world.size
     )
-
-
-def _is_plain(trainer: Trainer) -> bool:
-    kinds = (getattr(type(trainer), name) for name in _SAVING)
-    return not vars(trainer).keys() & set(_SAVING) and all(kind.__module__.startswith("surestep.") for kind in kinds)

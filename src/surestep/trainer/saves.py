@@ -66,12 +66,19 @@ class Saves:
         Raises:
             SaveError: it could not be written, and on_save_error is "stop".
         """
-        failure = None
-        try:
-            write()
-        except BaseException as error:
-            failure = error
+        return self.settle(step, _raised_by(write))
+
+    def begin(self, step: int, prepare: Callable[[], None]) -> bool:
+        """Do what comes first of a save that `settle` hears the end of, and say whether it may go on; as `attempt`."""
+        failure = _raised_by(prepare)
         outcomes = self._outcomes(failure)
+        return not any(outcomes) or self._judge(step, failure, outcomes)
+
+    def settle(self, step: int, failure: BaseException | None) -> bool:
+        """Judge what became of a save, on all processes; `failure` is what it raised on this one. As `attempt`."""
+        return self._judge(step, failure, self._outcomes(failure))
+
+    def _judge(self, step: int, failure: BaseException | None, outcomes: list[int]) -> bool:
         self._tried += 1
         if not any(outcomes):
             self._open = None
@@ -147,8 +154,20 @@ def begin_saves(trainer: Trainer) -> None:
     args, world = trainer.args, trainer._world
     store = trainer._store = trainer._make_store()
     trainer._saves = Saves(store, world, stops=args.on_save_error == "stop")
+    if args.save_async:
+        from surestep.trainer.later_saves import begin_later_saves
+
+        begin_later_saves(trainer)
     if args.save_strategy != SaveStrategy.NO:
         on_main(world, lambda: _reserve(store))
+
+
+def _raised_by(write: Callable[[], None]) -> BaseException | None:
+    try:
+        write()
+    except BaseException as error:
+        return error
+    return None
 
 
 def _reserve(store: CheckpointStore) -> None:

@@ -115,6 +115,7 @@ def answer(trainer: Trainer, run: Run) -> None:
     request = trainer._look.settle(run.place)
     if request is None:
         return
+    trainer._finish_saves()
     if request.stops:
         _stop(trainer, run, request)
     if trainer._saved_at != run.place:
@@ -163,6 +164,7 @@ def made_again(trainer: Trainer) -> Iterator[None]:
 
 def _stop(trainer: Trainer, run: Run, request: Request) -> NoReturn:
     step, place = trainer.state.global_step, run.place
+    trainer._finish_saves()
     kept = _nothing_to_save(trainer, place, request) or _no_time(trainer, request)
     if kept is None:
         kept = saved(trainer, run, request.name)
@@ -209,6 +211,7 @@ def saved(trainer: Trainer, run: Run, by: str) -> str:
     run.interrupted = {"by": by, "open": still_open, "at_end": run.epoch_over}
     try:
         trainer._commit_checkpoint(trainer.model_wrapped, trainer._trial)
+        trainer._finish_saves()
     except SaveError as error:
         logger.error("%s", error)
     finally:

@@ -339,12 +339,13 @@ class Trainer(OlderPoints):
                 later = None if tell_room(self, run.plan, checkpoint) else partial(tell_room, self, run.plan)
                 with keeping_last_good(self, run), closing(training_loop(self, run)) as steps:
                     yield with_first_watched(steps, later)
+                self._finish_saves()
                 self.train_output = self._finalize_training(trial, run.plan.samples, self._start_time)
                 end(self, self.train_output)
         finally:
             self.is_in_train = False
             self._memory_tracker.stop("train")
-            self._store.release()
+            self._end_saves()
             self._close_callbacks()
 
     def preflight(self) -> PreflightReport:

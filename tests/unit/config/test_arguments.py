@@ -37,6 +37,7 @@ OURS = (
     "save_keep_best",
     "save_keep_every",
     "on_save_error",
+    "save_async",
     "resume_strict",
     "on_signal",
     "save_on_exception",
@@ -105,6 +106,7 @@ def test_to_dict_and_json_are_the_originals_and_ours():
         "resume_strict": False,
         "save_on_exception": True,
         "on_save_error": "continue",
+        "save_async": False,
     }
     assert mine == theirs | dict.fromkeys(OURS) | set_
     assert ours.to_json_string() == json.dumps(ours.to_dict(), indent=2)

@@ -22,6 +22,7 @@ OURS = {
     "save_keep_best",
     "save_keep_every",
     "on_save_error",
+    "save_async",
     "adaptive_clip_ratio",
     "fp8",
     "preflight",

@@ -59,6 +59,14 @@ class CheckpointingArguments:
             "the next save tries again; a run whose last save failed ends with an error), stop."
         },
     )
+    save_async: bool = field(
+        default=False,
+        kw_only=True,
+        metadata={
+            "help": "Write checkpoints while training goes on: it waits for a copy in host memory only. on_save and "
+            "errors come once the checkpoint is on disk, a few steps later."
+        },
+    )
     on_signal: dict[str, str] | str | None = field(
         default=None,
         kw_only=True,
@@ -129,7 +137,7 @@ CHECKPOINTING = Topic(
     check=_check,
     resumed=verdicts(
         (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
-        (HARMLESS, "save_keep_best save_keep_every on_save_error"),
+        (HARMLESS, "save_keep_best save_keep_every on_save_error save_async"),
         (HARMLESS, "on_signal preemption_grace save_on_exception"),
     ),
 )

@@ -348,6 +348,8 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             return False
         score = float(self._metric_for_best(metrics))
         self._score = (step, score)
+        # What is being written counts among those that are there.
+        self._finish_saves()
         return on_main(self._world, lambda: self._store.retention.would_stay(score, self._store.own()))
 
 

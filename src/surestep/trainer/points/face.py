@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from surestep.runtime.signals import Signals
     from surestep.trainer.best import Bests
     from surestep.trainer.hub import Hub
+    from surestep.trainer.later_saves import LaterSaves, Look
     from surestep.trainer.measuring import Measures
     from surestep.trainer.resuming.report import ResumeReport
     from surestep.trainer.saves import Saves
@@ -120,6 +121,8 @@ class Face:
     _staging_root: str | None
     _store: CheckpointStore
     _saves: Saves
+    # Writes checkpoints beside the training, with save_async.
+    _later: LaterSaves | None = None
     # The figure of metric_for_best_model that was measured last, and the step.
     _score: tuple[int, float] | None
     _hub: Hub | None
@@ -133,7 +136,7 @@ class Face:
     _search: Search | None
     _ignore_keys_for_eval: list[str] | None
     # Where a request to stop is looked up between two steps.
-    _look: Signals | Agreement
+    _look: Signals | Agreement | Look
     # What the evaluation under way is to leave as it was, should it be cut off.
     _before_evaluation: BeforeEvaluation | None = None
     # The place between two steps that was saved last, and the longest time that a save took.

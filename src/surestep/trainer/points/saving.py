@@ -33,6 +33,7 @@ from surestep.trainer.checks import check_present
 from surestep.trainer.points.stepping import SteppingPoints
 
 if TYPE_CHECKING:
+    from surestep.checkpoint.stage import Stage
     from surestep.checkpoint.store import CheckpointStore
     from surestep.trainer.trainer import Trainer
     from surestep.training.run import Run
@@ -104,38 +105,69 @@ class SavingPoints(SteppingPoints):
         answer(cast("Trainer", self), run)
 
     def _commit_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint and tell that it is there, or that it could not be saved."""
-        if self._save_whole(model, trial):
+        """Save a checkpoint and tell that it is there, or that it could not be saved; with `save_async`, begin to."""
+        if self._later is not None:
+            self._later.save(model, trial)
+        elif self._save_whole(model, trial):
             self.callback_handler.fire("on_save")
+
+    def _finish_saves(self) -> None:
+        """Wait for the checkpoint that is being written beside the training, if there is one, and tell of it."""
+        if self._later is not None:
+            self._later.finish()
+
+    def _end_saves(self) -> None:
+        """Wait for it where a run ends, whatever ended it, and let another run have the folder."""
+        later, self._later = self._later, None
+        try:
+            if later is not None:
+                later.close()
+        finally:
+            self._store.release()
 
     def _save_whole(self, model: nn.Module, trial: Any) -> bool:
         """Write a checkpoint, remove those that need not be kept, and say whether it is there (see `on_save_error`)."""
         store, step, best = self._store, self.state.global_step, self.state.best_model_checkpoint
         began = time.monotonic()
         if not self._saves.attempt(step, lambda: self._stage_checkpoint(model, trial)):
-            self.state.best_model_checkpoint = best
-            if self._bests is not None:
-                self._bests.not_saved(step)
+            self._forget_save(step, best)
             # Served, though in vain: the next one is asked for when it is due.
             self.control.should_save = False
             return False
-        self._save_seconds = max(self._save_seconds, time.monotonic() - began)
-        if self._run is not None:
-            self._saved_at = self._run.place
+        self._note_saved(None if self._run is None else self._run.place, time.monotonic() - began)
         self._share_checkpoint(store.root / folder_name(step))
         store.prune(protect=self._protected())
         return True
 
+    def _forget_save(self, step: int, best: str | None) -> None:
+        """Take back what a save that failed had noted; `best` is what was the best checkpoint before."""
+        self.state.best_model_checkpoint = best
+        if self._bests is not None:
+            self._bests.not_saved(step)
+
+    def _note_saved(self, place: int | None, seconds: float) -> None:
+        self._save_seconds = max(self._save_seconds, seconds)
+        if place is not None:
+            self._saved_at = place
+
     def _stage_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its place, and move it there once it is complete."""
-        step, self._model_files = self.state.global_step, frozenset()
-        score = self._score[1] if self._score is not None and self._score[0] == step else None
-        with self._store.staging(step, score) as stage:
-            self._staging_root = str(stage.root)
-            try:
-                self._save_checkpoint(model, trial)
-            finally:
-                self._staging_root = None
+        step = self.state.global_step
+        with self._store.staging(step, self._score_of(step)) as stage:
+            self._fill(stage, model, trial)
+
+    def _score_of(self, step: int) -> float | None:
+        """Return the figure of the metric for the best model, where it was measured at this step."""
+        return self._score[1] if self._score is not None and self._score[0] == step else None
+
+    def _fill(self, stage: Stage, model: nn.Module, trial: Any) -> None:
+        """Write what a checkpoint holds where it is staged."""
+        self._model_files = frozenset()
+        self._staging_root = str(stage.root)
+        try:
+            self._save_checkpoint(model, trial)
+        finally:
+            self._staging_root = None
 
     def _share_checkpoint(self, folder: Path) -> None:
         """Do what a complete checkpoint is for besides resuming; here nothing."""

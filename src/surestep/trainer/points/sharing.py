@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from surestep.checkpoint import files
+from surestep.checkpoint.layout import step_of
 from surestep.checkpoint.weights import is_stored_otherwise, save_weights
 from surestep.config.enums import HubStrategy, SaveStrategy
 from surestep.logs import get_logger
@@ -144,12 +145,12 @@ class SharingPoints(SavingPoints, ReportingPoints):
             logger.warning("The push of '%s' is left out: its files could not be put aside (%s).", folder, error)
             return
         if self.args.hub_always_push or not hub.busy:
-            hub.push(self._commit_message(), revision=self.args.hub_revision)
+            hub.push(self._commit_message(step_of(folder)), revision=self.args.hub_revision)
 
-    def _commit_message(self) -> str:
+    def _commit_message(self, saved: int | None = None) -> str:
         state = self.state
-        by_step = self.args.save_strategy == SaveStrategy.STEPS
-        return f"Training in progress, {f'step {state.global_step}' if by_step else f'epoch {int(state.epoch or 0)}'}"
+        by_step, step = self.args.save_strategy == SaveStrategy.STEPS, state.global_step if saved is None else saved
+        return f"Training in progress, {f'step {step}' if by_step else f'epoch {int(state.epoch or 0)}'}"
 
     def _finish_current_push(self) -> None:
         """Wait for the upload that is under way, and send what waited for it."""
