@@ -41,6 +41,8 @@ _SAVING = (
 )
 # How many seconds a run that fails waits for the other processes to write their parts of a checkpoint.
 _PATIENCE = 60.0
+# How many seconds of waiting for the save before are worth a word.
+_NOTICED = 0.05
 _RUNS = count()
 
 
@@ -132,10 +134,10 @@ class LaterSaves:
     def _wait_for_the_one_before(self) -> None:
         if self._under_way is None:
             return
-        waits, began = not self.writer.ready, time.monotonic()
+        began = time.monotonic()
         self.writer.wait()
         seconds, then = time.monotonic() - began, self._under_way.step
-        if waits and not self._told and self._trainer._world.is_main:
+        if seconds >= _NOTICED and not self._told and self._trainer._world.is_main:
             self._told = True
             logger.warning(
                 "save_async: the save of step %d waited %.1f s for that of step %d, which was still being written. "
