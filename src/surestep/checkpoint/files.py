@@ -26,10 +26,15 @@ def folders_in(folder: Path) -> list[Path]:
     return [Path(parent) for parent, _, _ in os.walk(folder, topdown=False)]
 
 
+def blake2b() -> hashlib.blake2b:
+    """Return a checksum of the kind that manifests hold, of nothing so far."""
+    return hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+
 def digest(path: Path) -> str:
     """Return the BLAKE2b checksum of a file."""
     with disk().read(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
+        return hashlib.file_digest(file, blake2b).hexdigest()
 
 
 def text_digest(text: str) -> str:

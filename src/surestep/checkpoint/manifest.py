@@ -42,6 +42,19 @@ class Header:
     score: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A manifest that was read: its header, and size and checksum of each file by name."""
+
+    header: Header
+    entries: dict[str, dict[str, Any]]
+
+    @property
+    def size(self) -> Size:
+        """How much room the checkpoint takes."""
+        return _size_of(self.entries)
+
+
 def seal(folder: Path, header: Header) -> Size:
     """Wait until every file below `folder` is on the disk, then write the manifest over them, and wait for that too.
 
@@ -64,19 +77,26 @@ def seal(folder: Path, header: Header) -> Size:
     return _size_of(entries)
 
 
+def settle(folder: Path) -> None:
+    """Wait until a checkpoint that has its manifest is on the disk."""
+    for file in filter(Path.is_file, files.files_in(folder)):
+        disk().sync(file)
+    for parent in files.folders_in(folder):
+        disk().sync(parent)
+
+
 def header_of(folder: Path) -> Header | None:
     """Return what the manifest of a checkpoint says of itself; None where there is none that can be trusted."""
     try:
-        content = _read(folder / layout.MANIFEST)
+        return _read(folder / layout.MANIFEST).header
     except CheckpointError:
         return None
-    return Header(content["step"], content.get("run"), content.get("score"))
 
 
 def size_of(folder: Path) -> Size | None:
     """Return how much room a checkpoint takes by its manifest; None where there is none that can be trusted."""
     try:
-        return _size_of(_read(folder / layout.MANIFEST)["files"])
+        return _read(folder / layout.MANIFEST).size
     except CheckpointError:
         return None
 
@@ -103,7 +123,7 @@ def examine(folder: Path, *, deep: bool = True) -> Verdict:
         problems = _problems_without_manifest(folder, deep=deep)
         return Verdict([*problems.values()], verified=False, files={**problems})
     try:
-        entries = _read(folder / layout.MANIFEST)["files"]
+        entries = _read(folder / layout.MANIFEST).entries
     except CheckpointError as error:
         return Verdict([str(error)])
     found = {name: _problem(folder / name, entry, deep=deep) for name, entry in entries.items()}
@@ -119,19 +139,33 @@ def _size_of(entries: dict[str, dict[str, Any]]) -> Size:
     return Size(sum(sizes), max(sizes, default=0))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def parse(text: bytes) -> Listing:
+    """Return what a manifest says, wherever it was read from.
+
+    Raises:
+        CheckpointError: it is damaged, or of a format that is not known here.
+    """
+    name = layout.MANIFEST
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(text)
         expected, entries = content.pop("seal"), content["files"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{name} is damaged: {type(error).__name__}: {error}") from error
     if expected != _seal_of(content):
-        raise CheckpointError(f"{path.name} is damaged: its own checksum differs")
+        raise CheckpointError(f"{name} is damaged: its own checksum differs")
     if (content["format"], content["version"]) != (_FORMAT, _VERSION):
-        raise CheckpointError(f"{path.name} is of format {content['format']} {content['version']}, not known here")
+        raise CheckpointError(f"{name} is of format {content['format']} {content['version']}, not known here")
     if not isinstance(entries, dict):
-        raise CheckpointError(f"{path.name} is damaged: it lists no files")
-    return content
+        raise CheckpointError(f"{name} is damaged: it lists no files")
+    return Listing(Header(content["step"], content.get("run"), content.get("score")), entries)
+
+
+def _read(path: Path) -> Listing:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
+    return parse(text)
 
 
 def _problem(path: Path, entry: dict[str, Any], *, deep: bool) -> str | None:

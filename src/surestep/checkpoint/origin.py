@@ -54,6 +54,14 @@ def read_origin(folder: Path) -> Origin | None:
         return None
 
 
+def run_in(text: bytes) -> str | None:
+    """Return the run that an `origin.json` names, wherever it was read from; None where it names none."""
+    try:
+        return str(json.loads(text)["run"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def digest_of(parameters: Iterable[tuple[str, Any]]) -> str:
     """Return one text for names and shapes of parameters, the same for the same model."""
     lines = sorted(f"{name} {tuple(parameter.shape)}" for name, parameter in parameters)

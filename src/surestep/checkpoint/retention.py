@@ -74,6 +74,11 @@ class Retention:
         return min(saves, stay + milestones + 1)
 
     @property
+    def spares(self) -> bool:
+        """Whether anything is ever deleted."""
+        return self._last is not None
+
+    @property
     def _last(self) -> int | None:
         if self.last is not None and self.last > 0:
             return self.last

@@ -37,12 +37,25 @@ def read_record(folder: Path) -> RunRecord | None:
     """Return the record in a folder, None where there is none that can be read."""
     path = folder / RUN_RECORD
     try:
-        content = json.loads(path.read_bytes())
-        if (content["format"], content["version"]) == (_FORMAT, _VERSION):
-            return RunRecord(content["run"], content["begun"], content["ended"])
-        _logger.warning("'%s' is of another version of this library: it is not read.", path)
+        return parse_record(path.read_bytes(), str(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        _logger.warning("'%s' cannot be read (%s): every checkpoint beside it counts as this run's.", path, error)
+    except OSError as error:
+        _tell(str(path), error)
     return None
+
+
+def parse_record(text: bytes, place: str) -> RunRecord | None:
+    """Return the record that was read at a place, None where it is none that can be read."""
+    try:
+        content = json.loads(text)
+        if (content["format"], content["version"]) == (_FORMAT, _VERSION):
+            return RunRecord(content["run"], content["begun"], content["ended"])
+        _logger.warning("'%s' is of another version of this library: it is not read.", place)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        _tell(place, error)
+    return None
+
+
+def _tell(place: str, error: Exception) -> None:
+    _logger.warning("'%s' cannot be read (%s): every checkpoint beside it counts as this run's.", place, error)

@@ -126,6 +126,34 @@ class CheckpointStore:
         """
         return Stage(step, staging_of(self.root, step), score)
 
+    def receive(self, step: int, size: Size, fill: Callable[[Path], None]) -> Path:
+        """Put a checkpoint that was written elsewhere in its place here, and return that; one process does it.
+
+        `fill` writes all of it, the manifest too, into the folder that it is given. Where it raises, nothing is left.
+
+        Raises:
+            CheckpointError: another process writes checkpoints here.
+            OSError: the disk is full, or cannot be written to.
+        """
+        claimed = self._claimed
+        self.claim()
+        stage = Stage(step, staging_of(self.root, step))
+        try:
+            self._discard(stage.root)
+            make_folders(self.root)
+            check_room(size, self.root)
+            make_folders(stage.folder)
+            fill(stage.folder)
+            target = self.root / stage.folder.name
+            manifest.settle(stage.folder)
+            files.replace(stage.folder, target, replaced_of(target))
+            self._discard(replaced_of(target))
+        finally:
+            self._discard(stage.root)
+            if not claimed:
+                self.release()
+        return target
+
     def latest(self) -> Path | None:
         """Return the newest complete checkpoint, by the presence and size of its files; checksums are not compared."""
         self._recover()

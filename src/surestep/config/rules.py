@@ -125,6 +125,21 @@ class Text:
         raise refuse(name, value, "a string" + " or None" * self.optional, f"Write {shown(name, str(value))}.")
 
 
+def without_secret(name: str, value: Any) -> Any:
+    """Take what may be a URL, unless it has a password in it."""
+    if isinstance(value, str) and "://" in value:
+        from surestep.runtime.remote_folder import without_password
+
+        if without_password(value) != value:
+            raise refuse(
+                name,
+                without_password(value),
+                "a URL without a password, which would get into logs",
+                "Give that to the client: its environment variables, its file of credentials, or fsspec's.",
+            )
+    return value
+
+
 @dataclass(frozen=True)
 class Choice:
     """One of some words; None as well where `optional`."""

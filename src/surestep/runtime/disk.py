@@ -119,14 +119,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Put a text in the place of a file, in one step: whatever happens, the old or the new one is there, and whole.
+    """Put a text in the place of a file, as `replace_bytes` does."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Put bytes in the place of a file, in one step: whatever happens, the old or the new one is there, and whole.
 
     Raises:
         OSError: the disk is full, or cannot be written to; the old file is as it was.
     """
     beside = path.with_name(f".{path.name}.new")
     try:
-        disk().write(beside, [text.encode()])
+        disk().write(beside, [content])
         disk().sync(beside)
         disk().rename(beside, path)
     except OSError:

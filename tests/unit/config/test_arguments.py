@@ -38,6 +38,7 @@ OURS = (
     "save_keep_every",
     "on_save_error",
     "save_async",
+    "save_remote",
     "resume_strict",
     "on_signal",
     "save_on_exception",

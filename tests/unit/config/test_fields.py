@@ -23,6 +23,7 @@ OURS = {
     "save_keep_every",
     "on_save_error",
     "save_async",
+    "save_remote",
     "adaptive_clip_ratio",
     "fp8",
     "preflight",

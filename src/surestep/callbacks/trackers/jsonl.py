@@ -20,7 +20,7 @@ from surestep.training.state import TrainerControl, TrainerState
 _logger = get_logger(__name__)
 LOG_NAME = "train_log.jsonl"
 # In a checkpoint: how far the log was.
-_PLACE = "train_log.json"
+PLACE = "train_log.json"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -86,12 +86,12 @@ class JsonlCallback(TrainerCallback):
         self._sync()
         place = None if self._log is None else self._log.place()
         if place is not None:
-            write_text(folder / _PLACE, json.dumps(asdict(place)) + "\n")
+            write_text(folder / PLACE, json.dumps(asdict(place)) + "\n")
 
     def load_from(self, folder: Path) -> None:
         """Note how far the log was when a checkpoint was written; in the middle of a training, go back to there."""
         try:
-            self._restored = Place(**json.loads((folder / _PLACE).read_bytes()))
+            self._restored = Place(**json.loads((folder / PLACE).read_bytes()))
         except (OSError, ValueError, TypeError):
             # An older checkpoint, or one of a run without this log: its step says where to go back to.
             self._restored = None

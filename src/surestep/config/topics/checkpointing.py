@@ -7,7 +7,7 @@ from typing import Any
 
 from surestep.config.enums import SaveStrategy
 from surestep.config.messages import refuse
-from surestep.config.rules import Choice, Member, Number, Settings, length_of_time, whole
+from surestep.config.rules import Choice, Member, Number, Settings, Text, length_of_time, whole, without_secret
 from surestep.config.steps import check_interval, whole_interval
 from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, verdicts
@@ -67,6 +67,14 @@ class CheckpointingArguments:
             "errors come once the checkpoint is on disk, a few steps later."
         },
     )
+    save_remote: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={
+            "help": "Remote folder that every checkpoint is sent to once it is complete in output_dir, as a URL that "
+            "fsspec knows: s3://bucket/run, gs://bucket/run. resume_from_checkpoint='auto' looks there as well."
+        },
+    )
     on_signal: dict[str, str] | str | None = field(
         default=None,
         kw_only=True,
@@ -98,6 +106,16 @@ SIGNAL_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 ON_SIGNAL = ("save_and_stop", "save", "stop", "leave")
 
 
+def _remote(name: str, value: Any) -> Any:
+    """Take the URL of a remote folder."""
+    value = without_secret(name, Text(optional=True)(name, value))
+    if value is None:
+        return None
+    if "://" not in value:
+        raise refuse(name, value, "a URL such as 's3://bucket/run'", "A folder of this machine is output_dir.")
+    return value.rstrip("/")
+
+
 def _on_signal(name: str, value: Any) -> Any:
     """Take an action, or the actions of some signals by name."""
     if value is None or (isinstance(value, str) and not value.lstrip().startswith("{")):
@@ -119,6 +137,11 @@ def _normalise(args: CheckpointingArguments) -> None:
 def _check(args: CheckpointingArguments) -> Iterator[str]:
     if args.save_strategy == SaveStrategy.STEPS:
         yield from check_interval("save_steps", args.save_steps, 'save_strategy="no" to save nothing')
+    if args.save_remote and args.save_strategy == SaveStrategy.NO and not args.enable_jit_checkpoint:
+        yield (
+            f'save_remote={args.save_remote!r} is where checkpoints are sent, and save_strategy="no" writes none. '
+            "Write save_strategy='steps'; to go on from a remote checkpoint, resume_from_checkpoint='<URL>' will do."
+        )
 
 
 CHECKPOINTING = Topic(
@@ -132,12 +155,13 @@ CHECKPOINTING = Topic(
         "save_keep_best": whole(1, optional=True, instead="Write None to keep none for being good."),
         "save_keep_every": whole(1, optional=True, instead="Write the steps between two that stay, such as 10000."),
         "on_save_error": Choice(ON_SAVE_ERROR),
+        "save_remote": _remote,
     },
     normalise=_normalise,
     check=_check,
     resumed=verdicts(
         (HARMLESS, "save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint"),
-        (HARMLESS, "save_keep_best save_keep_every on_save_error save_async"),
+        (HARMLESS, "save_keep_best save_keep_every on_save_error save_async save_remote"),
         (HARMLESS, "on_signal preemption_grace save_on_exception"),
     ),
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from surestep.config.rules import Text
+from surestep.config.rules import Text, without_secret
 from surestep.config.topic import Topic
 from surestep.config.verdicts import HARMLESS, verdicts
 
@@ -25,8 +25,8 @@ class ScriptArguments:
 
 
 def _checkpoint(name: str, value: Any) -> Any:
-    """Take a path; True and False as well, since train() takes them."""
-    return value if isinstance(value, bool) else Text(optional=True)(name, value)
+    """Take a path or a URL; True and False as well, since train() takes them."""
+    return value if isinstance(value, bool) else without_secret(name, Text(optional=True)(name, value))
 
 
 SCRIPT = Topic(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from surestep.trainer.hub import Hub
     from surestep.trainer.later_saves import LaterSaves, Look
     from surestep.trainer.measuring import Measures
+    from surestep.trainer.remote import Mirror
     from surestep.trainer.resuming.report import ResumeReport
     from surestep.trainer.saves import Saves
     from surestep.trainer.search.search import Search
@@ -123,6 +124,8 @@ class Face:
     _saves: Saves
     # Writes checkpoints beside the training, with save_async.
     _later: LaterSaves | None = None
+    # Sends checkpoints to a remote folder, with save_remote.
+    _mirror: Mirror | None = None
     # The figure of metric_for_best_model that was measured last, and the step.
     _score: tuple[int, float] | None
     _hub: Hub | None

@@ -117,11 +117,13 @@ class SavingPoints(SteppingPoints):
             self._later.finish()
 
     def _end_saves(self) -> None:
-        """Wait for it where a run ends, whatever ended it, and let another run have the folder."""
+        """Wait for it where a run ends, whatever ended it, and for what is being sent; let another run have the folder."""
         later, self._later = self._later, None
         try:
             if later is not None:
                 later.close()
+            if self._mirror is not None:
+                self._mirror.close()
         finally:
             self._store.release()
 
@@ -170,17 +172,28 @@ class SavingPoints(SteppingPoints):
             self._staging_root = None
 
     def _share_checkpoint(self, folder: Path) -> None:
-        """Do what a complete checkpoint is for besides resuming; here nothing."""
+        """Do what a complete checkpoint is for besides resuming here: send it to the remote folder of the run."""
+        if self._mirror is not None:
+            self._mirror.send(folder, self._best_folders())
 
     def _protected(self) -> set[Path]:
+        """Return the checkpoints that must not go: those of the best models, and what is being sent."""
+        return self._best_folders() | (set() if self._mirror is None else self._mirror.in_flight())
+
+    def _best_folders(self) -> set[Path]:
         best = self.state.best_model_checkpoint
         folders = set() if self._bests is None else set(self._bests.folders())
         return folders if best is None else folders | {Path(best)}
 
     def _drop_all_but_best(self) -> None:
         """Remove, at the end, what a limit of one checkpoint kept besides the best only to resume from."""
-        if self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
+        if self._keeps_best_alone():
+            if self._mirror is not None:
+                self._mirror.close()
             self._store.prune(protect=self._protected(), keep_newest=False)
+
+    def _keeps_best_alone(self) -> bool:
+        return self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, metrics: Any = None) -> None:
         """Write everything a resume needs into `<_get_output_dir()>/checkpoint-<step>`.

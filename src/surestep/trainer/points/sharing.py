@@ -34,6 +34,7 @@ class SharingPoints(SavingPoints, ReportingPoints):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _share_checkpoint(self, folder: Path) -> None:
+        super()._share_checkpoint(folder)
         if self.args.push_to_hub and folder.is_dir():
             self._push_from_checkpoint(str(folder))
 

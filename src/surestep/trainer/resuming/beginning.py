@@ -12,6 +12,7 @@ from surestep.errors import CheckpointError
 from surestep.logs import announce, get_logger
 from surestep.metrics.prediction import TrainOutput
 from surestep.runtime.collectives import on_main
+from surestep.trainer.remote import begin_mirror
 from surestep.trainer.resuming.checkpoint import asked_for, find_checkpoint
 from surestep.trainer.resuming.examining import examine
 from surestep.trainer.resuming.finding import asks_for_newest
@@ -33,6 +34,7 @@ def take_up(trainer: Trainer, asked: str | bool | None) -> str | None:
         The checkpoint; None for a new run.
     """
     begin_saves(trainer)
+    begin_mirror(trainer)
     asked = asked_for(trainer, asked)
     checkpoint = find_checkpoint(trainer, asked)
     trainer.resume_report = None
@@ -79,6 +81,10 @@ def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | N
             trainer._store.prune(protect={*trainer._protected(), report.checkpoint})
     if output is None:
         take_folder(trainer, trainer._record)
+    if trainer._mirror is not None:
+        trainer._mirror.begin(None if checkpoint is None else Path(checkpoint))
+        if output is not None:
+            _conclude_mirror(trainer)
     return output
 
 
@@ -117,7 +123,15 @@ def end(trainer: Trainer, output: TrainOutput) -> None:
         SaveError: the last one did.
     """
     note_end(trainer, output)
-    trainer._saves.conclude()
+    try:
+        trainer._saves.conclude()
+    finally:
+        _conclude_mirror(trainer)
+
+
+def _conclude_mirror(trainer: Trainer) -> None:
+    if trainer._mirror is not None:
+        trainer._mirror.conclude(trainer._best_folders(), keep_newest=not trainer._keeps_best_alone())
 
 
 def note_end(trainer: Trainer, output: TrainOutput) -> None:

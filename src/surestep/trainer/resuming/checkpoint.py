@@ -46,6 +46,9 @@ def load_state(checkpoint: str) -> TrainerState:
         )
     state = _foreign_state(path.parent) if is_foreign(path.parent) else TrainerState.load_from_json(path)
     best = state.best_model_checkpoint
+    if best is not None and not Path(best).is_dir() and (path.parent.parent / Path(best).name).is_dir():
+        # The run's folder has moved, as a whole.
+        best = state.best_model_checkpoint = str(path.parent.parent / Path(best).name)
     if best is not None and not Path(best).is_dir():
         logger.warning("The best checkpoint of the resumed run, '%s', is gone; it is not looked for any more.", best)
         state.best_model_checkpoint = None

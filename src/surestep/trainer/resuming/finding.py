@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,11 @@ from surestep.checkpoint.origin import read_origin
 from surestep.checkpoint.run_record import RunRecord, read_record
 from surestep.errors import CheckpointError
 from surestep.logs import announce, get_logger
+from surestep.runtime.remote_folder import RemoteError, is_url
+from surestep.trainer.remote import remote_of
 
 if TYPE_CHECKING:
+    from surestep.checkpoint.remote import RemoteStore
     from surestep.checkpoint.store import CheckpointStore
     from surestep.trainer.trainer import Trainer
 
@@ -25,8 +30,19 @@ def asks_for_newest(asked: object) -> bool:
 
 
 def find(trainer: Trainer, asked: object) -> str | None:
-    """Return the checkpoint to go on from; the main process looks for it."""
-    return _newest(trainer, asked) if asks_for_newest(asked) else _named(trainer, Path(str(asked)))
+    """Return the checkpoint to go on from; the main process looks for it, and fetches one that is remote.
+
+    Raises:
+        CheckpointError: it is damaged, or a remote store does not answer.
+    """
+    if asks_for_newest(asked):
+        return _newest(trainer, asked)
+    if not is_url(asked):
+        return _named(trainer, Path(str(asked)))
+    from surestep.trainer.resuming.fetching import fetch_named
+
+    with _told_where_remote():
+        return str(fetch_named(trainer._store, str(asked)))
 
 
 def of_run(path: Path, record: RunRecord | None) -> bool:
@@ -37,12 +53,14 @@ def of_run(path: Path, record: RunRecord | None) -> bool:
 
 def _newest(trainer: Trainer, asked: object) -> str | None:
     store = trainer._store
-    record = read_record(store.root)
+    remote = None if trainer.args.save_remote is None else remote_of(trainer)
+    record = _record_of(store, remote)
     found = store.newest_valid(lambda path: of_run(path, record))
     for damaged, _ in found.passed_over:
         _set_aside(store, damaged)
-    if found.path is not None:
-        return str(found.path)
+    newer = _newer(store, remote, record, found.path)
+    if newer is not None or found.path is not None:
+        return str(newer or found.path)
     others = [path for path in checkpoints_in(store.root) if not of_run(path, record)]
     if others:
         logger.warning(
@@ -53,6 +71,38 @@ def _newest(trainer: Trainer, asked: object) -> str | None:
         )
     _tell_none(trainer, asked, nothing_lost=not found.passed_over)
     return None
+
+
+def _record_of(store: CheckpointStore, remote: RemoteStore | None) -> RunRecord | None:
+    if remote is None:
+        return read_record(store.root)
+    from surestep.trainer.resuming.fetching import settle_record
+
+    with _told_where_remote():
+        return settle_record(store, remote)
+
+
+def _newer(
+    store: CheckpointStore, remote: RemoteStore | None, record: RunRecord | None, here: Path | None
+) -> Path | None:
+    if remote is None:
+        return None
+    from surestep.trainer.resuming.fetching import fetch_newer
+
+    with _told_where_remote():
+        return fetch_newer(store, remote, record, here)
+
+
+@contextmanager
+def _told_where_remote() -> Iterator[None]:
+    """Say what to do where a remote store fails: beginning anew, as if nothing were there, would lose the run."""
+    try:
+        yield
+    except RemoteError as error:
+        raise CheckpointError(
+            f"The remote checkpoints cannot be read: {error}. Try again, name a checkpoint of this machine in "
+            "resume_from_checkpoint, or write False to start anew."
+        ) from error
 
 
 def _set_aside(store: CheckpointStore, damaged: Path) -> None:
