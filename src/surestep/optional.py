@@ -28,7 +28,7 @@ _PIP_NAMES = {
 
 
 # Packages that come with an extra of ours.
-_EXTRAS = {"libcst": "'surestep[migrate]'"}
+_EXTRAS = {"libcst": "'surestep[migrate]'", "fsspec": "'surestep[remote]'"}
 
 
 @cache

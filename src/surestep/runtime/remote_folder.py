@@ -27,6 +27,10 @@ T = TypeVar("T")
 class RemoteError(SurestepError, OSError):
     """What a remote store, or the way to it, did not do."""
 
+    def __str__(self) -> str:
+        # Whoever writes what it could not read adds a name of its own.
+        return str(self.args[0])
+
 
 def is_url(text: object) -> bool:
     """Say whether something names a remote folder, such as "s3://bucket/run", and no path of this machine."""

@@ -26,7 +26,7 @@ from surestep.checkpoint.stored import stored
 from surestep.checkpoint.tree import check_tree, read_tree, write_tree
 from surestep.checkpoint.weights import load_weights, save_weights
 from surestep.config.enums import SaveStrategy
-from surestep.errors import CheckpointError
+from surestep.errors import ArgumentError, CheckpointError
 from surestep.logs import get_logger
 from surestep.runtime.random import capture_random_state, restore_random_state
 from surestep.trainer.checks import check_present
@@ -47,6 +47,11 @@ class SavingPoints(SteppingPoints):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model, its processing class and the arguments to `output_dir` (default: the output folder)."""
         del _internal_call
+        if output_dir is not None and "://" in str(output_dir):
+            raise ArgumentError(
+                f"save_model writes to a folder of this machine, and {output_dir!r} is a URL. Write a folder, and send "
+                "what is in it with the store's own tool; checkpoints are sent by save_remote."
+            )
         self._save(output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
