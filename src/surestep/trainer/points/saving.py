@@ -122,7 +122,7 @@ class SavingPoints(SteppingPoints):
             self._later.finish()
 
     def _end_saves(self) -> None:
-        """Wait for it where a run ends, whatever ended it, and for what is being sent; let another run have the folder."""
+        """Wait for it where a run ends, whatever ended it, and for what is being sent; then give the folder free."""
         later, self._later = self._later, None
         try:
             if later is not None:
