@@ -57,6 +57,16 @@ def test_a_confusion_table_has_true_classes_as_rows() -> None:
     assert lines[-1] == "Written to runs/pets: model/"
 
 
+def test_ten_classes_and_their_figures_fit_into_80_columns() -> None:
+    labels = [str(number) for number in range(10)]
+    console = Console(file=io.StringIO(), width=80, highlight=False, markup=False)
+    console.print(results_view(_results(labels, (np.eye(10, dtype=int) * 27).tolist()), Path("runs"), files=["model/"]))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert " ".join((*labels, "precision", "recall", "f1")) in " ".join(shown.split())
+    assert "…" not in shown
+
+
 def test_a_class_without_samples_scores_nothing() -> None:
     assert "dog · · 0.000 0.000 0.000" in _show(_results(["cat", "dog"], [[3, 1], [0, 0]]))
 

@@ -74,11 +74,13 @@ def _confusion(score: Mapping[str, Any], labels: Sequence[str], split: str) -> R
     if len(labels) > _WIDEST:
         return _confused_pairs(confusion, labels, split)
     table = plain_table()
+    # Ten classes and their figures fit into 80 columns.
+    table.padding = (0, 1, 0, 0)
     table.add_column("")
     for label in labels:
         table.add_column(label, justify="right", overflow="fold")
     for name in _OF_A_CLASS:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=len(name))
     for i, row in enumerate(confusion):
         cells = [_cell(count, right=i == j) for j, count in enumerate(row)]
         figures = [f"{score['per_class'][labels[i]][name]:.3f}" for name in _OF_A_CLASS]

@@ -165,6 +165,8 @@ def _aside(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     finally:
+        # It is of the model, and was asked of it.
+        own["_divides_by_items"] = trainer._divides_by_items
         vars(trainer).clear()
         vars(trainer).update(own)
         restore_random_state(random)

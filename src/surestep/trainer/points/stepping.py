@@ -29,6 +29,12 @@ _TAKEN = (
 )
 
 
+def _begins_with_items(batch: Mapping[str, Any]) -> bool:
+    """Say whether first labels are counted that would not be if the loss shifted them."""
+    kept, shifted = (count_items([batch], shifted=shifted) for shifted in (False, True))
+    return kept is not None and shifted is not None and bool(kept != shifted)
+
+
 class SteppingPoints(Face):
     """`training_step`, `compute_loss` and what they stand on."""
 
@@ -92,8 +98,7 @@ class SteppingPoints(Face):
             used = self.model_accepts_loss_kwargs
         else:
             used = self._ask_model(batch)
-        counts = [count_items([batch], shifted=shifted) for shifted in (False, True)]
-        if self._shift.blind and None not in counts and counts[0] != counts[1]:
+        if self._shift.blind and may_shift(batch["labels"]) and _begins_with_items(batch):
             announce(
                 logger,
                 "All labels that are not -100 are counted, those at the first position too: nothing tells whether the "

@@ -168,6 +168,24 @@ def test_a_count_that_stands_on_nothing_is_said_with_how_to_declare_it(
     assert caplog.text.count("set shifts_labels = True or False on Causal") == (declared is None)
 
 
+def test_nothing_is_said_of_a_shift_where_a_sample_has_one_label(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Classes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, labels: Tensor | None = None, **_: Any) -> dict[str, Any]:
+            logits = self.layer(x)
+            return {"loss": None if labels is None else nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    rows = [{"x": torch.ones(3), "labels": torch.tensor(0)}] * 4
+    quick(tmp_path, model=Classes(), train_dataset=rows, label_smoothing_factor=0.1).train()
+
+    assert "shifts_labels" not in caplog.text
+
+
 def test_what_a_subclass_says_of_its_loss_is_believed(tmp_path: Path) -> None:
     class Scaled(Trainer):
         loss_is_scaled_for_ga = True
