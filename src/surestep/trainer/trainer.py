@@ -10,26 +10,20 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from surestep.config.adopt import adopt_arguments
 from surestep.config.arguments import TrainingArguments
 from surestep.config.enums import SaveStrategy
-from surestep.data.columns import can_return_loss, find_labels, inspected_model
 from surestep.data.loaders import has_length
-from surestep.errors import ModelError
 from surestep.logs import get_logger, set_level
-from surestep.losses.items import accepts_count
-from surestep.losses.shift import Shift
 from surestep.metrics.memory import TrainerMemoryTracker
 from surestep.metrics.prediction import TrainOutput
 from surestep.metrics.speed import speed_metrics
 from surestep.runtime.world import current_world
-from surestep.trainer.accelerator_view import AcceleratorView
-from surestep.trainer.assemble import assemble, make_engine, make_measures, prepared_model, seed_run
-from surestep.trainer.checks import check_objects, check_pair, make_output_folder, takes_trial
-from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator, smoother_of
+from surestep.trainer.assemble import assemble, make_measures, prepared_model, seed_run
+from surestep.trainer.checks import check_objects, check_pair, make_output_folder
+from surestep.trainer.defaults import copies_ahead, default_callbacks, default_collator
 from surestep.trainer.older import (
     adapt_older_methods,
     older_calls,
@@ -39,6 +33,7 @@ from surestep.trainer.older import (
     values_arguments,
     with_writer,
 )
+from surestep.trainer.points.modelling import ModelPoints
 from surestep.trainer.points.older import OlderPoints
 from surestep.trainer.resuming.checkpoint import asked_for, find_checkpoint, load_state
 from surestep.training.events import Events
@@ -55,7 +50,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
-class Trainer(OlderPoints):
+class Trainer(ModelPoints, OlderPoints):
     """Trains, evaluates and predicts with a model, as `args` say.
 
     Same constructor, methods and defaults as the `Trainer` of transformers; docs/differences.md lists where it differs
@@ -171,47 +166,6 @@ class Trainer(OlderPoints):
         self._saves = Saves(self._store, self._world, stops=True)
         self._eval_dataloaders = {}
         self._ignore_keys_for_eval = None
-
-    def _take_model(self, model: nn.Module) -> None:
-        """Take a model, and place it on the device."""
-        self.model = self.model_wrapped = model
-        self._divides_by_items = self._num_weights = None
-        self._shift = Shift.of(inspected_model(model))
-        full_eval = self.args.fp16_full_eval or self.args.bf16_full_eval
-        self.place_model_on_device = not full_eval
-        if self.place_model_on_device:
-            self._move_model_to_device(model, self.args.device)
-        config = getattr(model, "config", None)
-        if config is not None:
-            config.use_cache = self.args.use_cache
-
-    def _read_model(self, model: nn.Module) -> None:
-        """Work out, once, what the model takes and gives; subclasses may say otherwise afterwards."""
-        inner = inspected_model(model)
-        self.label_names = find_labels(type(inner)) if self.args.label_names is None else self.args.label_names
-        self.can_return_loss = can_return_loss(type(inner))
-        self.model_accepts_loss_kwargs = accepts_count(inner)
-        self._signature_columns = None
-        self.label_smoother = smoother_of(self.args, model)
-
-    def call_model_init(self, trial: Any = None) -> nn.Module:
-        """Return a new model from `model_init`, which takes nothing or the trial of a search."""
-        assert self.model_init is not None
-        model = self.model_init(trial) if takes_trial(self.model_init) else self.model_init()
-        if model is None:
-            raise ModelError("model_init returned None. Return the model.")
-        return model
-
-    def create_accelerator_and_postprocess(self) -> None:
-        """Make the engine for the arguments' device and precision."""
-        self.engine = make_engine(self)
-        self.accelerator = AcceleratorView(self)
-        self.accelerator.announce()
-
-    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        """Place the model on the device, unless it says by itself where its parts are."""
-        if getattr(model, "hf_device_map", None) is None and getattr(model, "quantization_method", None) is None:
-            model.to(device)
 
     # Training
 
@@ -362,15 +316,6 @@ class Trainer(OlderPoints):
         if self.is_world_process_zero():
             report.show()
         return report
-
-    def _renew_model(self, trial: Any) -> None:
-        """Make the model anew where there is a `model_init`, and place one that waited for training."""
-        if self.model_init is not None:
-            seed_run(self.args)
-            self.optimizer = self.lr_scheduler = None
-            self._take_model(self.call_model_init(trial))
-        if not self.place_model_on_device:
-            self._move_model_to_device(self.model, self.args.device)
 
     def serve_requests(self, run: Run) -> None:
         """Log, evaluate and save, as far as somebody asked for it; then answer a signal."""
