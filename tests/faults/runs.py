@@ -54,7 +54,6 @@ class Traced(surestep.Trainer):
 
 STEPS = 40
 _COMMON: dict[str, Any] = {
-    "max_steps": STEPS,
     "per_device_train_batch_size": 4,
     "learning_rate": 1e-2,
     "logging_steps": 1,
@@ -80,13 +79,14 @@ ROWS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def run(folder: Path, case: dict[str, str]) -> None:
+def run(folder: Path, case: dict[str, Any]) -> None:
     """Train a row from its beginning or from wherever it came to, as the same command does each time."""
     arguments, data = ROWS[case["row"]]
+    length = {"max_steps": case.get("steps", STEPS)}
     torch.manual_seed(3)
     trainer = Traced(
         model=Net(0.3),
-        args=surestep.TrainingArguments(str(folder), **{**_COMMON, **arguments}),
+        args=surestep.TrainingArguments(str(folder), **{**_COMMON, **arguments, **length}),
         train_dataset=data(30),
         eval_dataset=Points(9, seed=1),
     )

@@ -167,19 +167,19 @@ def _requests(forked: Forked) -> Iterator[bytes]:
 
 
 def _import_all(forked: Forked) -> None:
-    """Import what runs import late."""
+    """Import what runs import late, at their beginning and when they go on."""
     from tests.faults import runs
 
-    cases: list[dict[str, Any]] = [{"program": "runs", "case": {"row": row}} for row in runs.ROWS]
     with tempfile.TemporaryDirectory() as scratch:
-        for number, case in enumerate([*cases, {"ranks": 2}]):
-            folder = Path(scratch) / str(number)
+        for name, case in {**{row: {"program": "runs"} for row in runs.ROWS}, "ranks": {"ranks": 2}}.items():
+            folder = Path(scratch) / name
             folder.mkdir()
-            codes = _run(forked, folder, {**case, "modules": sorted(sys.modules)})
-            if any(codes):
-                sys.stderr.write((folder / SAID.format(0)).read_text())
-            for name in json.loads((folder / "modules.json").read_text()):
-                importlib.import_module(name)
+            for steps in (3, 4):
+                request = {**case, "case": {"row": name, "steps": steps}, "modules": sorted(sys.modules)}
+                if any(_run(forked, folder, request)):
+                    sys.stderr.write((folder / SAID.format(0)).read_text())
+            for module in json.loads((folder / "modules.json").read_text()):
+                importlib.import_module(module)
 
 
 def _run(forked: Forked, folder: Path, case: dict[str, Any]) -> list[int]:
