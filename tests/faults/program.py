@@ -112,6 +112,8 @@ class Counts(TrainerCallback, ExportableState):
         if state.is_world_process_zero:
             with (Path(args.output_dir) / "saved.txt").open("a") as file:
                 file.write(f"{state.global_step}\n")
+        assert self._moments is not None
+        self._moments.come("committed")
 
 
 class Hears(Counts):

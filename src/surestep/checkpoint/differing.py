@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from surestep.checkpoint.contents import Contents, leaves
+from surestep.checkpoint.layout import TIME_USED
 from surestep.checkpoint.tensors import raw_bytes
 from surestep.config.fields import TOPICS, judges_of
 from surestep.config.topics.memory import MIRRORS
@@ -55,7 +56,7 @@ def compare(first: Contents, second: Contents) -> Iterator[Unlike]:
     yield from _compare_values(STATE, _timeless(first.state()), _timeless(second.state()))
     yield from _compare_values(WEIGHTS, first.weights(), second.weights())
     one, other = first.trees(), second.trees()
-    for part in sorted(one.keys() | other.keys()):
+    for part in sorted((one.keys() | other.keys()) - {TIME_USED}):
         if part in one and part in other:
             yield from _compare_values(part, dict(leaves(one[part])), dict(leaves(other[part])))
         else:

@@ -26,6 +26,8 @@ PROGRESS: Final = "progress.json"
 OPTIMIZER: Final = "optimizer"
 SCHEDULER: Final = "scheduler"
 SCALER: Final = "scaler"
+# The seconds that a run with a limit to them has used.
+TIME_USED: Final = "time_used"
 # What a model's state dict holds beside tensors.
 WEIGHTS_EXTRA: Final = "model_extra"
 

@@ -19,8 +19,8 @@ _FORMAT, _VERSION = "surestep.run", 1
 class RunRecord:
     """A run by its name, and when it was begun (UTC, ISO 8601).
 
-    `ended` is there once it came to its end: `state`, `training_loss` and `metrics` of what it returned, and `early`,
-    whether it ended before its last step because it got no better.
+    `ended` is there once it came to its end: `state`, `training_loss` and `metrics` of what it returned, and
+    whether it ended before its last step: `early`, for it got no better, or `out_of_time`.
     """
 
     run: str

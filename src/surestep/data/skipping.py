@@ -22,7 +22,7 @@ def skipping(samples: int, batches: int, reason: str | None) -> Iterator[Callabl
     cannot be entered in its middle.
     """
     total = samples + batches
-    what = " and ".join(f"{number:,} {name}" for number, name in ((samples, "samples"), (batches, "batches")) if number)
+    what = " and ".join(_counted(samples, "sample", "samples") + _counted(batches, "batch", "batches"))
     because = f", since {reason}" if reason else "; a map-style dataset, or one that tells its position, is not"
     logger.warning("The training data is read again from its beginning: %s%s.", what, because)
     if sys.stderr.isatty():
@@ -34,6 +34,10 @@ def skipping(samples: int, batches: int, reason: str | None) -> Iterator[Callabl
             yield lambda more: bar.advance(task, more)
         return
     yield _Lines(total).skipped
+
+
+def _counted(number: int, one: str, many: str) -> list[str]:
+    return [f"{number:,} {one if number == 1 else many}"] if number else []
 
 
 class _Lines:
@@ -52,4 +56,6 @@ class _Lines:
             return
         self._told = now
         left = (now - self._began) / self._read * (self._total - self._read)
-        logger.info("Read %d of %d up to the position, about %.0f seconds left.", self._read, self._total, left)
+        logger.info(
+            "Read %s of %s up to the position, about %.0f seconds left.", f"{self._read:,}", f"{self._total:,}", left
+        )

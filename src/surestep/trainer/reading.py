@@ -32,6 +32,11 @@ _OWN_DRAWS = (
     "The training data draws from a generator of its own, which the position does not seed: %s. Each of the %d workers "
     "draws from a copy, and a resumed run draws other numbers. %s"
 )
+_AS_THEY_COME = (
+    "data_seeding='global' leaves what the training data draws at random to whatever was drawn before it: a resumed run "
+    "has the same samples in the same order, but where they draw it draws other numbers, and is not the same to the "
+    "last bit. data_seeding='batch' repeats them."
+)
 HOW_TO_SEED = (
     "Draw from the default generators of random, numpy and torch, or give the class a method set_batch_seed(seed) that "
     "seeds its own; data_seeding='global' leaves draws as they happen to be."
@@ -97,13 +102,15 @@ def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -
         reason = reader.why_read()
         here = f": here {done} batches" if done else ""
         tell(_READS, _kind_of_data(reader.loader), here, f" Here {reason}." if reason else "")
-    if matters:
+    if matters and trainer.args.data_seeding == "global":
+        logger.warning(_AS_THEY_COME)
+    elif matters:
         _tell_own_draws(trainer, reader)
 
 
 def _tell_own_draws(trainer: Trainer, reader: Reader) -> None:
     """Warn of generators that workers hold copies of. Those of this process go into checkpoints."""
-    if trainer.args.data_seeding == "global" or not reader.held.in_workers:
+    if not reader.held.in_workers:
         return
     from surestep.data.probing import own_draws
 

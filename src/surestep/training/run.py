@@ -85,9 +85,9 @@ class Run:
 
     `rewound` says that the run went back to a checkpoint: what is left of the epoch at hand begins anew.
 
-    `end_left` says that of a resumed run the end of an epoch is left although every step is done, and `ended` that
-    nothing is. `interrupted` stands in a checkpoint that was written because of a signal: which one, and what was still
-    to be done before the next step.
+    `end_left` says that the end of the epoch at hand is left for a resumed run, also where every step is done, and
+    `ended` that no step is. `interrupted` stands in a checkpoint that was written because of a signal: which one, and
+    what was still to be done before the next step.
 
     `cutting` is what the loader knows of its batches.
 
@@ -156,6 +156,9 @@ class Run:
             self.before_reading()
             self.before_reading = None
         if self.epoch_over:
+            if self.finished:
+                # Whoever asked for that did so before the run was saved.
+                self.trainer.control.should_training_stop = True
             self.engine.settle()
             return iter(())
         self.random_before_epoch = capture_random_state()
@@ -289,10 +292,21 @@ class Run:
         """
         # How far a stream goes nobody knows.
         control, complete = self.trainer.control, self.stretch.complete and not self.plan.streaming
+        self.end_left = not self.epoch_over
         if self.epoch_over and (complete or not control.should_training_stop):
             self._next_epoch()
         else:
             self.epoch_over = complete or control.should_epoch_stop
+
+    def stop_here(self) -> None:
+        """Make no step more in a resumed run: of the epoch at hand its end is left, unless that was served before."""
+        self.ended = True
+        if not self.end_left:
+            return
+        self.epoch_over = True
+        if self.after_fetch is not None:
+            # Nothing will be fetched.
+            self.before_reading, self.after_fetch = self.after_fetch, None
 
     def go_on(self, *, at_end: bool) -> None:
         """Decide what is left of a resumed run once all is done that was still to be done at its step.

@@ -108,6 +108,37 @@ def test_time_budget_ends_with_evaluation_and_save(monkeypatch):
     assert step_end(flow, args, 5) == TrainerControl(), "a second training has a budget of its own"
 
 
+def test_time_used_travels_in_checkpoints(monkeypatch, tmp_path):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    args, first, second = quiet(max_time="2h"), DefaultFlowCallback(), DefaultFlowCallback()
+    first.on_train_begin(args, TrainerState(), TrainerControl())
+    now += 5000.0
+    first.save_to(tmp_path)
+    now = 40.0
+    second.load_from(tmp_path)
+    assert not second.used_up(args)
+    assert second.used_up(quiet(max_time=5000))
+    second.on_train_begin(args, TrainerState(global_step=3), TrainerControl())
+    now += 2199.0
+    assert step_end(second, args, 4) == TrainerControl()
+    now += 1.0
+    assert step_end(second, args, 5).should_training_stop
+    assert second.out_of_time
+    second.on_train_begin(args, TrainerState(), TrainerControl())
+    assert step_end(second, args, 1) == TrainerControl(), "a run that begins anew has used nothing"
+
+
+def test_without_a_limit_no_time_is_kept(tmp_path):
+    flow = DefaultFlowCallback()
+    flow.save_to(tmp_path)
+    flow.on_train_begin(quiet(max_time=None), TrainerState(), TrainerControl())
+    flow.save_to(tmp_path)
+    assert not list(tmp_path.iterdir())
+    flow.load_from(tmp_path)
+    assert not flow.used_up(quiet(max_time=1))
+
+
 @pytest.mark.parametrize("max_time", [None, 3600])
 def test_time_budget_not_yet_spent_changes_nothing(max_time):
     flow, args = DefaultFlowCallback(), quiet(max_time=max_time)

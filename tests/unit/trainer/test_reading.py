@@ -132,12 +132,23 @@ def test_draws_that_escape_the_seeding_are_told(tmp_path: Path, caplog: pytest.L
         {"train_dataset": Idle(np.random.default_rng(1)), **WITH_WORKERS},
         {"train_dataset": OwnGenerator(np.random.mtrand._rand), **WITH_WORKERS},
         {"train_dataset": OwnGenerator(np.random.default_rng(1))},
-        {"train_dataset": OwnGenerator(np.random.default_rng(1)), "data_seeding": "global", **WITH_WORKERS},
         {"train_dataset": OwnGenerator(np.random.default_rng(1)), "save_strategy": "no", **WITH_WORKERS},
     ],
 )
 def test_draws_that_do_not_are_not(settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "generator" not in told(tmp_path, caplog, logging.INFO, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_dataset": OwnGenerator(np.random.default_rng(1)), **WITH_WORKERS}])
+def test_draws_that_are_left_to_chance_are_told(
+    settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = told(tmp_path, caplog, logging.WARNING, data_seeding="global", **settings)
+    assert said.startswith("data_seeding='global' leaves what the training data draws at random")
+    assert "is not the same to the last bit" in told(
+        tmp_path, caplog, logging.WARNING, resume=True, data_seeding="global", **settings
+    )
+    assert told(tmp_path / "other", caplog, logging.WARNING, data_seeding="global", save_strategy="no") == ""
 
 
 class Counted(Points):
@@ -168,6 +179,61 @@ def test_a_resumed_run_reads_no_more_than_its_first_step(kind: type, accumulatio
         with trainer.steps(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}")) as steps:
             next(iter(steps))
             assert len(data.read) <= 4 * accumulation, f"step {step}"
+
+
+class CountedStream(IterableDataset[Any]):
+    """Two hundred points, of which it counts those that it gives."""
+
+    def __init__(self) -> None:
+        self.points, self.read = Points(200), list[int]()
+        self.at = self.begin = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.at, self.begin = self.begin, 0
+        while self.at < len(self.points):
+            self.read.append(self.at)
+            self.at += 1
+            yield self.points[self.at - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.begin = state["at"]
+
+
+def counted_table() -> tuple[Any, list[int]]:
+    """Return a stream of `datasets`, and the numbers of the rows that are read."""
+    read: list[int] = []
+
+    def note(row: dict[str, Any], number: int) -> dict[str, Any]:
+        read.append(number)
+        return row
+
+    points = Points(200)
+    columns = {name: [points[number][name].tolist() for number in range(200)] for name in points[0]}
+    table = datasets.Dataset.from_dict(columns).to_iterable_dataset()
+    return table.map(note, with_indices=True).with_format("torch"), read
+
+
+def counted_stream() -> tuple[Any, list[int]]:
+    stream = CountedStream()
+    return stream, stream.read
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("make", [counted_stream, counted_table])
+def test_a_resumed_stream_that_tells_its_position_reads_no_more_than_its_first_step(
+    make: Any, accumulation: int, tmp_path: Path
+) -> None:
+    common = {"gradient_accumulation_steps": accumulation, "save_strategy": "steps", "save_steps": 1, "max_steps": 8}
+    quick(tmp_path, train_dataset=make()[0], **common).train()
+    for step in range(1, 8):
+        stream, read = make()
+        trainer = quick(tmp_path / "again", train_dataset=stream, **common)
+        with trainer.steps(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}")) as steps:
+            next(iter(steps))
+            assert 4 <= len(read) <= 4 * accumulation, f"step {step}"
 
 
 class InWorkers(Counted):

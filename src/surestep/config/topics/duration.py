@@ -31,7 +31,7 @@ class DurationArguments:
     max_time: float | str | None = field(
         default=None,
         kw_only=True,
-        metadata={"help": "Stop after this time: seconds, or text such as '90m', '2h' or '1h30m'."},
+        metadata={"help": "Stop after this time, over all parts of the run: seconds, or '90m', '2h', '1h30m'."},
     )
 
 

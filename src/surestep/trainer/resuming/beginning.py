@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surestep.callbacks.flow import DefaultFlowCallback
 from surestep.checkpoint.origin import read_origin
 from surestep.checkpoint.run_record import read_record
 from surestep.errors import CheckpointError
@@ -73,6 +75,8 @@ def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | N
     if report is not None:
         report.settle(trainer.state, run)
         output = _what_it_came_to(trainer, run) if report.looked_for else None
+        if output is None and not (run.interrupted and run.interrupted["open"]) and _is_to_stop(trainer, run):
+            run.stop_here()
         report.complete |= output is not None
         if trainer._world.is_main:
             report.tell()
@@ -88,13 +92,33 @@ def begin(trainer: Trainer, run: Run, checkpoint: str | None) -> TrainOutput | N
     return output
 
 
+def _is_to_stop(trainer: Trainer, run: Run) -> bool:
+    """Say whether a run that did not come to its end has no step to make: it is out of steps, of time or of patience.
+
+    A checkpoint that was named is gone on from, however patient the run before was.
+    """
+    if run.finished:
+        return True
+    if _out_of_time(trainer):
+        announce(
+            _logger,
+            f"max_time={trainer.args.max_time} (seconds) is used up at step {trainer.state.global_step}: no step is "
+            "made. To train on, write a longer one or max_time=None.",
+        )
+        return True
+    report = trainer.resume_report
+    stopped = report is not None and report.looked_for and trainer.control.should_training_stop
+    return stopped and _got_no_better(trainer)
+
+
 def _what_it_came_to(trainer: Trainer, run: Run) -> TrainOutput | None:
     """Return what a run that has ended returned, its last or best weights loaded; None where it goes on."""
     record = on_main(trainer._world, lambda: read_record(trainer._store.root))
     if record is None or trainer._record is None or record.run != trainer._record.run or record.ended is None:
         return None
     ended, state = record.ended, TrainerState(**record.ended["state"])
-    if not ended["early"] and state.global_step < run.plan.max_steps:
+    over = ended["early"] or (ended.get("out_of_time", False) and _out_of_time(trainer))
+    if not over and state.global_step < run.plan.max_steps:
         return None
     best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
     if trainer.state.global_step < state.global_step and not best:
@@ -110,8 +134,10 @@ def _what_it_came_to(trainer: Trainer, run: Run) -> TrainOutput | None:
     if best:
         trainer._load_best_model()
     if trainer._world.is_main:
-        early = " It got no better; to train on, name a checkpoint." if ended["early"] else ""
-        told = f"The run in '{trainer._store.root}' is complete, at step {state.global_step}: no step is made.{early}"
+        why = " It got no better; to train on, name a checkpoint." if ended["early"] else ""
+        if over and not why:
+            why = " Its max_time is used up; to train on, write a longer one."
+        told = f"The run in '{trainer._store.root}' is complete, at step {state.global_step}: no step is made.{why}"
         announce(_logger, told)
     return TrainOutput(state.global_step, ended["training_loss"], ended["metrics"])
 
@@ -137,17 +163,28 @@ def _conclude_mirror(trainer: Trainer) -> None:
 def note_end(trainer: Trainer, output: TrainOutput) -> None:
     """Write down what a run returned that came to its end, so that it is not trained a second time."""
     state, record = trainer.state, trainer._record
-    early = _got_no_better(trainer)
-    # Stopped by a signal, by the clock or by hand, it is to go on.
-    if record is None or not (early or state.global_step >= state.max_steps):
+    early, timed = _got_no_better(trainer), any(one.out_of_time for one in _flow(trainer))
+    # Stopped by a signal or by hand, it is to go on.
+    if record is None or not (early or timed or state.global_step >= state.max_steps):
         return
     ended: dict[str, Any] = {
         "state": asdict(state),
         "training_loss": output.training_loss,
         "metrics": output.metrics,
         "early": early,
+        "out_of_time": timed,
     }
     write_record(trainer, replace(record, ended=ended))
+
+
+def _out_of_time(trainer: Trainer) -> bool:
+    """Say whether a resumed run has used all the time that today's arguments give it."""
+    return any(one.used_up(trainer.args) for one in _flow(trainer))
+
+
+def _flow(trainer: Trainer) -> Iterator[DefaultFlowCallback]:
+    """Yield the callbacks that have a clock."""
+    return (one for one in trainer.callback_handler.callbacks if isinstance(one, DefaultFlowCallback))
 
 
 def _got_no_better(trainer: Trainer) -> bool:

@@ -47,13 +47,16 @@ def _restore_progress(trainer: Trainer, run: Run, checkpoint: str) -> None:
     """Put position and sums back, let the plan go on from there, and have the random generators follow."""
     tell_gaps(trainer, checkpoint)
     folder = Path(checkpoint)
-    if tree_exists(folder, progress_name(0)):
+    own = tree_exists(folder, progress_name(0))
+    if own:
         before = _take_up(trainer, run, folder)
     else:
         from surestep.trainer.resuming.following import follow_state
 
         before = follow_state(trainer, run, folder)
     run.settle()
+    # Whether the original had served the end of an epoch nobody knows.
+    run.end_left = run.end_left and own
     changed = (before.samples, before.accumulation) != (run.grouping.samples, run.grouping.accumulation)
     if run.within_epoch:
         if not trainer.args.ignore_data_skip:
