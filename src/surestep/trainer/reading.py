@@ -33,8 +33,8 @@ _OWN_DRAWS = (
     "draws from a copy, and a resumed run draws other numbers. %s"
 )
 _AS_THEY_COME = (
-    "data_seeding='global' leaves what the training data draws at random to whatever was drawn before it: a resumed run "
-    "has the same samples in the same order, but where they draw it draws other numbers, and is not the same to the "
+    "data_seeding='global' leaves what the training data draws at random to whatever was drawn before it: a resumed "
+    "run has the same samples in the same order; where they draw, it draws other numbers, and is not the same to the "
     "last bit. data_seeding='batch' repeats them."
 )
 HOW_TO_SEED = (
@@ -105,10 +105,10 @@ def tell_reading(trainer: Trainer, reader: Reader, run: Run, *, resumed: bool) -
     if matters and trainer.args.data_seeding == "global":
         logger.warning(_AS_THEY_COME)
     elif matters:
-        _tell_own_draws(trainer, reader)
+        _tell_own_draws(reader)
 
 
-def _tell_own_draws(trainer: Trainer, reader: Reader) -> None:
+def _tell_own_draws(reader: Reader) -> None:
     """Warn of generators that workers hold copies of. Those of this process go into checkpoints."""
     if not reader.held.in_workers:
         return
