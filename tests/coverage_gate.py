@@ -1,21 +1,81 @@
 """Combine what the tests measured, print it by package, and fail where the heart is not covered.
 
-Run after `pytest --cov`; subprocesses have left data files of their own. `make test` does both.
+Run after `pytest --cov`; subprocesses have left data files of their own. `make test` does both. Only the tests that are
+named here are measured.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import pkgutil
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # What these packages must have, in percent: of their lines and of their branches.
 REQUIRED = {"training": 95.0, "config": 95.0, "checkpoint": 95.0}
+# The tests that cover them: what traces a process slows it down by a third, so that it waits while others run.
+TESTS = (
+    "tests/cli/test_checkpoints.py",
+    "tests/contract/",
+    "tests/resume/test_foreign",
+    "tests/resume/test_to_the_original.py",
+    *(f"tests/unit/{package}/" for package in (*REQUIRED, "trainer")),
+)
+
+
+class Pauses:
+    """A plugin that measures the import of those packages, and then what their tests run."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
+        self._environment: dict[str, str] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Import what is measured, before anything else does."""
+        from coverage import Coverage
+
+        if Coverage.current() is not None:
+            for package in REQUIRED:
+                found = importlib.import_module(f"surestep.{package}")
+                for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
+                    importlib.import_module(module.name)
+        self.pause()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool, bool]:
+        """Go on for a test that is to be measured."""
+        if not item.nodeid.startswith(TESTS):
+            return (yield)
+        self.go_on()
+        try:
+            return (yield)
+        finally:
+            self.pause()
+
+    def pause(self) -> None:
+        """Stop what measures this process, and have its children not measured."""
+        from coverage import Coverage
+
+        while (one := Coverage.current()) is not None:
+            one.stop()
+            self._waiting.append(one)
+        self._environment = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_")}
+
+    def go_on(self) -> None:
+        """Start again what was stopped."""
+        os.environ |= self._environment
+        while self._waiting:
+            self._waiting.pop().start()
 
 
 @dataclass
@@ -74,7 +134,8 @@ def shortfalls(counts: Mapping[str, Count]) -> Iterable[str]:
         count = counts.get(name)
         found = 0.0 if count is None else min(count.lines, count.ways)
         if found < least:
-            yield f"surestep/{name}: {found:.1f}% of its lines or branches are covered; it must be {least:.0f}%."
+            told = f"surestep/{name}: {found:.1f}% of its lines or branches are covered by TESTS"
+            yield f"{told}; it must be {least:.0f}%."
 
 
 def measured() -> Mapping[str, Mapping[str, Any]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from tests import coverage_gate
-from tests.coverage_gate import Count, by_package, shortfalls, table
+from tests.coverage_gate import TESTS, Count, Pauses, by_package, shortfalls, table
 
 
 def file(statements: int, lines: int, branches: int, ways: int) -> dict[str, Any]:
@@ -37,13 +41,38 @@ def test_a_package_below_the_mark_or_not_measured_is_named() -> None:
 
     counts["checkpoint"] = Count(100, 100, 100, 94)
     (line,) = shortfalls(counts)
-    assert line == "surestep/checkpoint: 94.0% of its lines or branches are covered; it must be 95%."
+    assert line == "surestep/checkpoint: 94.0% of its lines or branches are covered by TESTS; it must be 95%."
     counts["checkpoint"] = Count(100, 94, 100, 100)
     assert len(list(shortfalls(counts))) == 1
 
 
 def test_the_table_ends_with_the_sum() -> None:
     assert table(by_package(FILES)).splitlines()[-1].split() == ["all", "96.5", "95.0"]
+
+
+def test_nothing_is_measured_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "of children")
+    outer, inner = (Coverage(data_file=None, config_file=False) for _ in range(2))
+    outer.start()
+    inner.start()
+    pauses = Pauses()
+    pauses.pause()
+    try:
+        assert (Coverage.current(), sys.gettrace()) == (None, None)
+        assert "COVERAGE_PROCESS_CONFIG" not in os.environ
+    finally:
+        pauses.go_on()
+        measuring = Coverage.current(), sys.gettrace() is not None
+        inner.stop()
+        outer.stop()
+    assert measuring == (inner, True)
+    assert os.environ["COVERAGE_PROCESS_CONFIG"] == "of children"
+
+
+def test_the_tests_that_are_measured_are_there() -> None:
+    root = Path(coverage_gate.__file__).parents[1]
+    for name in TESTS:
+        assert list(root.glob(f"{name}*")), name
 
 
 @pytest.mark.parametrize(("ways", "code"), [(20, 0), (10, 1)])
