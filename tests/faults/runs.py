@@ -76,7 +76,10 @@ ROWS: dict[str, tuple[dict[str, Any], Any]] = {
     "augmented": ({}, Augmented),
     "evaluated": (_EVALUATED, Augmented),
     "stream": ({"gradient_accumulation_steps": 2}, Stream),
+    # Its reference is "augmented": when something is written changes nothing.
+    "beside": ({"save_async": True}, Augmented),
 }
+AT_ONCE = [row for row in ROWS if row != "beside"]
 
 
 def run(folder: Path, case: dict[str, Any]) -> None:

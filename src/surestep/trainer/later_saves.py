@@ -81,7 +81,6 @@ class LaterSaves:
         """Hold what a checkpoint of this step has, and have it written; the save before is concluded first."""
         trainer = self._trainer
         self._wait_for_the_one_before()
-        trainer.control.should_save = False
         state, run, began = trainer.state, trainer._run, time.monotonic()
         best, place = state.best_model_checkpoint, None if run is None else run.place
         stage, held = trainer._store.stage(state.global_step, trainer._score_of(state.global_step)), list[HeldFiles]()
@@ -96,6 +95,7 @@ class LaterSaves:
         except BaseException:
             trainer._store.drop(stage)
             raise
+        trainer.control.should_save = False
         if not goes_on:
             trainer._store.drop(stage)
             trainer._forget_save(state.global_step, best)
