@@ -1,8 +1,8 @@
 """The default generators of python, NumPy and torch, borrowed for a moment: seeded, used, and put back as they were.
 
-This runs for every batch, so it goes past what is slow. `torch.manual_seed` makes hundreds of Python calls, and NumPy
-gives its state and takes it again number by number. The state of its Mersenne twister lies in memory in one piece, and
-is copied as such where a look shows that it does.
+This runs for every batch, so it goes past what is slow. `torch.manual_seed` makes hundreds of Python calls, and python
+and NumPy give their states and take them again number by number. The state of a Mersenne twister lies in memory in one
+piece, and is copied as such where a look shows that it does.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Draws(IntEnum):
     ORDER = 5
 
 
-# What the default generators were: python's state and the number that waits in it, the memory of NumPy's state and what
-# that holds, the number that waits there, torch's state. No class, for making an object is a call more.
+# What the default generators were: python's state, or what its memory holds, and the number that waits in it; the
+# memory of NumPy's state and what that holds, and the number that waits there; torch's state. No class, for making an
+# object is a call more.
 Kept: TypeAlias = tuple[Any, float | None, Any, Any, float | None, torch.Tensor]
 
 
@@ -75,13 +76,17 @@ def keep_defaults() -> Kept:
         # Normal numbers come in pairs, of which one may wait its turn. If a draw moves nothing, it was that one.
         drawn = np.random.standard_normal()
         gauss = drawn if memory.raw == numpy else None
-    return _python_state(_python), _python.gauss_next, memory, numpy, gauss, _torch.get_state()
+    python = _python_state(_python) if _python_memory is None else _python_memory.raw
+    return python, _python.gauss_next, memory, numpy, gauss, _torch.get_state()
 
 
 def put_back_defaults(kept: Kept) -> None:
     """Make the default generators what they were."""
     python, _python.gauss_next, memory, numpy, gauss, state = kept
-    _set_python_state(_python, python)
+    if _python_memory is None:
+        _set_python_state(_python, python)
+    else:
+        _python_memory.raw = python
     if memory is None:
         np.random.set_state(numpy)
     else:
@@ -111,7 +116,24 @@ def _state_memory(generator: Any) -> Any:
     """
     if type(generator) is not np.random.MT19937:
         return None
-    memory = (ctypes.c_char * _SIZE).from_address(int(generator.ctypes.state_address))
+    memory = _bytes_at(int(generator.ctypes.state_address))
     inside = generator.state["state"]
     expected = inside["key"].astype(np.uint32).tobytes() + struct.pack("=i", inside["pos"])
     return memory if memory.raw == expected else None
+
+
+def _find_python_memory() -> Any:
+    """Return the memory in which python's generator has its state, behind what every object begins with; None if not.
+
+    It is what its state says: a place among 624 words, and these.
+    """
+    memory = _bytes_at(id(_python) + object.__basicsize__)
+    *words, place = _python_state(_python)
+    return memory if memory.raw == struct.pack(f"=i{_WORDS}I", place, *words) else None
+
+
+def _bytes_at(address: int) -> Any:
+    return (ctypes.c_char * _SIZE).from_address(address)
+
+
+_python_memory = _find_python_memory()

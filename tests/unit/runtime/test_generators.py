@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
+from surestep.runtime import generators
 from surestep.runtime.generators import (
     Draws,
     borrowed_defaults,
@@ -67,6 +68,20 @@ def assert_undisturbed(before: int) -> None:
 @pytest.mark.parametrize("before", range(4))
 def test_generators_are_put_back_with_the_numbers_that_wait_in_them(before: int) -> None:
     assert_undisturbed(before)
+
+
+def test_states_are_copied_as_memory_where_they_can_be() -> None:
+    memory = generators._find_python_memory()
+    assert memory is not None, "this python keeps its generator otherwise: every batch costs more"
+    random.seed(5)
+    before = memory.raw
+    random.random()
+    assert memory.raw != before
+
+
+def test_where_pythons_memory_cannot_be_copied_its_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generators, "_python_memory", None)
+    assert_undisturbed(1)
 
 
 def test_seeds_are_those_that_the_libraries_know() -> None:
