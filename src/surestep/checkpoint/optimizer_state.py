@@ -176,7 +176,8 @@ def _same_parameters(live: Mapping[str, _Member], saved: Mapping[str, list[int]]
     ]
     if changed:
         raise CheckpointError(
-            f"The saved state of the optimizer is of parameters of other shapes: {name_list(changed)}."
+            f"The saved state of the optimizer is of parameters of other shapes: {name_list(changed)}. Resume with the "
+            "model that the run had, or start again from the weights alone."
         )
 
 
@@ -195,7 +196,10 @@ def _matched_groups(members: list[list[_Member]], saved: Iterable[Mapping[str, A
             )
         found.append(same.pop(0))
     if any(waiting.values()):
-        raise CheckpointError("The saved state of the optimizer has more groups than the optimizer.")
+        raise CheckpointError(
+            "The saved state of the optimizer has more groups than the optimizer. Group the parameters as the run did "
+            "that was saved (weight decay, layer rates, frozen layers)."
+        )
     return found
 
 

@@ -40,7 +40,7 @@ def read_declaration(path: Path) -> Declared:
     try:
         content = parser(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise JobError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        raise JobError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise JobError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):

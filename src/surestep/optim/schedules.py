@@ -222,7 +222,9 @@ def get_wsd_schedule(
             raise ArgumentError(f"{setting} is '{value}'; write one of {', '.join(shapes)}.")
     if num_stable_steps is None:
         if num_training_steps is None:
-            raise ArgumentError("warmup_stable_decay needs num_training_steps or num_stable_steps; both are None.")
+            raise ArgumentError(
+                "warmup_stable_decay needs num_training_steps or num_stable_steps; both are None. Write one of them."
+            )
         num_stable_steps = num_training_steps - num_warmup_steps - num_decay_steps
     total = num_warmup_steps + num_stable_steps + num_decay_steps
     if num_stable_steps < 0 or num_training_steps not in (None, total):
@@ -312,7 +314,7 @@ def get_scheduler(
     given = {key: value for key, value in steps.items() if key in takes}
     for key, value in given.items():
         if value is None and takes[key].default is inspect.Parameter.empty:
-            raise ArgumentError(f"The schedule '{name}' needs {key}, which is None.")
+            raise ArgumentError(f"The schedule '{name}' needs {key}, which is None. Write a number of steps.")
     return schedule.make(optimizer, **given, **kwargs)
 
 
