@@ -1,1 +1,0 @@
-"""Before, during and after a run: what to change and why."""
