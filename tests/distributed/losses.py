@@ -58,7 +58,7 @@ def trained(folder: Path, way: og.Way, layout: str) -> dict[str, Any]:
         **dict(way.arguments),
     )
     kwargs = {"train_dataset": Rows(whole(layout)), "callbacks": [callback], "compute_loss_func": way.function}
-    trainer: Trainer = way.kind(og.Tagger(), args, **kwargs)
+    trainer: Trainer = way.kind(way.model(), args, **kwargs)
     trainer.train()
     logged = {name: value for name, value in trainer.state.log_history[0].items() if name.startswith("loss")}
     return {"gradient": callback.value, "steps": trainer.state.global_step, "logged": logged}

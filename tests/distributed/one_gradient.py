@@ -130,6 +130,31 @@ def crossed(outputs: Any, labels: Tensor, **options: Any) -> tuple[Tensor, Tenso
     return nn.functional.cross_entropy(*flat, reduction="sum", **options), (labels != IGNORED).sum()
 
 
+class Causal(Tagger):
+    """The same with labels that are shifted, which it says itself: the first of a row is no target."""
+
+    shifts_labels = True
+
+    def forward(self, tokens: Tensor, labels: Any = None, values: Any = None, **kwargs: Any) -> dict[str, Tensor]:
+        outputs = super().forward(tokens)
+        if labels is not None:
+            total, weight = shifted(outputs, labels)
+            count = kwargs.get("num_items_in_batch")
+            outputs["loss"] = total / (weight if count is None else count)
+        return outputs
+
+
+class Closed(Causal):
+    """A causal model that takes no count."""
+
+    def forward(self, tokens: Tensor, labels: Any = None, values: Any = None) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward(tokens, labels, values)
+
+
+def shifted(outputs: Any, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    return crossed({"logits": outputs["logits"][:, :-1]}, labels[:, 1:], **options)
+
+
 # Ways to give a loss. Each comes with its definition: named sums and weights of a batch.
 
 
@@ -172,6 +197,15 @@ def as_parts(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> An
     return {"words": crossed(outputs, labels), "value": valued(outputs, labels), "rare": rare(outputs, labels)}
 
 
+SMOOTHED, WEIGHTS = 0.2, [0.5, 2.0, 1.0, 0.0, 3.0, 0.1, 1.0]
+SMOOTH = s.TokenCrossEntropyLoss(shift=True, class_weights=WEIGHTS, label_smoothing=SMOOTHED)
+
+
+def everything(outputs: Any, labels: Tensor) -> Any:
+    """A loss of the user's: words that are shifted, weighed by class and smoothed; beside them two auxiliary losses."""
+    return {"words": SMOOTH(outputs, labels), "value": valued(outputs, labels), "rare": rare(outputs, labels)}
+
+
 class Overrides(s.Trainer):
     """Computes its loss by itself, and returns it with its weight."""
 
@@ -182,7 +216,6 @@ class Overrides(s.Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-SMOOTHED, WEIGHTS = 0.2, [0.5, 2.0, 1.0, 0.0, 3.0, 0.1, 1.0]
 Definition = Callable[[Any, Batch], Sequence[tuple[Tensor, Tensor | float]]]
 
 
@@ -190,6 +223,14 @@ def weighed(outputs: Any, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
     weights = torch.tensor(WEIGHTS, dtype=outputs["logits"].dtype)
     total, _ = crossed(outputs, batch["labels"], weight=weights, label_smoothing=SMOOTHED)
     return [(total, weights[batch["labels"][batch["labels"] != IGNORED]].sum())]
+
+
+def everything_by_definition(outputs: Any, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
+    labels, weights = batch["labels"], torch.tensor(WEIGHTS, dtype=outputs["logits"].dtype)
+    total, _ = shifted(outputs, labels, weight=weights, label_smoothing=SMOOTHED)
+    targets = labels[:, 1:]
+    words = total, weights[targets[targets != IGNORED]].sum()
+    return [words, valued(outputs, labels), rare(outputs, labels)]
 
 
 def squared(outputs: Any, batch: Batch) -> tuple[Tensor, float]:
@@ -204,6 +245,7 @@ class Way:
     definition: Definition
     function: Any = None
     kind: type[s.Trainer] = s.Trainer
+    model: type[Tagger] = Tagger
     arguments: tuple[tuple[str, Any], ...] = ()
 
 
@@ -212,6 +254,12 @@ WAYS = {
     "the model counts": Way(PLAIN),
     "label smoothing": Way(
         lambda outputs, batch: [crossed(outputs, batch["labels"], label_smoothing=SMOOTHED)],
+        arguments=(("label_smoothing_factor", SMOOTHED),),
+    ),
+    "a causal model counts": Way(lambda outputs, batch: [shifted(outputs, batch["labels"])], model=Causal),
+    "label smoothing of a causal model": Way(
+        lambda outputs, batch: [shifted(outputs, batch["labels"], label_smoothing=SMOOTHED)],
+        model=Causal,
         arguments=(("label_smoothing_factor", SMOOTHED),),
     ),
     "a function that counts": Way(PLAIN, by_count),
@@ -227,6 +275,7 @@ WAYS = {
         lambda outputs, batch: [f(outputs, batch["labels"]) for f in (crossed, rare)],
         Weighed(),
     ),
+    "everything at once": Way(everything_by_definition, everything, model=Closed),
     "an override": Way(
         lambda outputs, batch: [crossed(outputs, batch["labels"]), squared(outputs, batch)], None, Overrides
     ),
@@ -251,7 +300,7 @@ def flat(model: nn.Module) -> Tensor:
 
 def at_once(way: Way, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Return gradient and loss of one big batch, by the definition."""
-    model = Tagger(dtype)
+    model = way.model(dtype)
     pairs = way.definition(model(batch["tokens"]), batch)
     loss = torch.stack([total / weight if weight else 0 * total for total, weight in pairs]).sum()
     loss.backward()
@@ -275,7 +324,7 @@ class Ranks:
         for rank in range(size):
             quiet = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "remove_unused_columns": False}
             args = s.TrainingArguments(str(folder), **quiet, **dict(way.arguments))
-            trainer = way.kind(Tagger(dtype), args, compute_loss_func=way.function)
+            trainer = way.kind(way.model(dtype), args, compute_loss_func=way.function)
             trainer.engine = Engine(Threads(rank, meeting), make_precision(precision, CPU))
             trainer._world = trainer.engine.strategy.world
             trainer.engine.prepare(trainer.model)

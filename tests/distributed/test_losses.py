@@ -39,7 +39,7 @@ def test_the_gradient_is_that_of_one_big_batch(ranks: Ranks, way: str, layout: s
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("way", ["parts", "parts weighed beforehand", "an override"])
+@pytest.mark.parametrize("way", ["parts", "parts weighed beforehand", "everything at once", "an override"])
 def test_each_part_is_logged_as_by_one_process(ranks: Ranks, way: str, layout: str) -> None:
     alone = ranks[1][0][layout][way]["logged"]
 

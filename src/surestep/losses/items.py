@@ -79,6 +79,19 @@ def count_items(batches: Sequence[Any], *, shifted: bool, ignored: int = IGNORED
     return total if isinstance(total, Tensor) else None
 
 
+def count_answers(batch: Mapping[str, Any], length: int) -> tuple[Tensor, Tensor] | None:
+    """Count the starts and the ends of answers that lie within a sequence of `length`; None where there are none.
+
+    What lies beyond was cut off with the text, and the losses of models that answer questions leave it out: each is the
+    mean of a mean over starts and one over ends.
+    """
+    ends = [batch.get(name) for name in ("start_positions", "end_positions")]
+    if not all(isinstance(end, Tensor) and not end.dtype.is_floating_point for end in ends):
+        return None
+    starts, stops = ((end < length).sum() for end in ends if isinstance(end, Tensor))
+    return starts, stops
+
+
 def probe_item_use(loss_of: LossOf, batch: Mapping[str, Any]) -> ItemUse:
     """Find out what a loss does with the item count by taking it without one and with one.
 

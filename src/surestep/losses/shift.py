@@ -50,6 +50,10 @@ class Shift:
         """Take what a loss has told."""
         self.shifted, self.guessed, self.blind = shifted, False, False
 
+    def accept(self) -> None:
+        """Go by the guess although it stands on nothing, which was said."""
+        self.blind = False
+
     def learn(self, predictions: Any, labels: Any, loss: Any, items: Any = None) -> None:
         """Look at the loss of a batch, where this is a guess; `items` is what its sum was divided by, if it was.
 

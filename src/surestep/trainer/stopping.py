@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -42,7 +42,7 @@ def served_signals(trainer: Trainer, unit: str) -> Iterator[None]:
 @contextmanager
 def serving_run(trainer: Trainer) -> Iterator[None]:
     """Serve signals in the body, which is a run; one that came too late for a step of it ends all processes after."""
-    with served_signals(trainer, "step"):
+    with _leaving_last_words(trainer), served_signals(trainer, "step"):
         trainer._look, trainer._before_evaluation, trainer._saved_at = _look_of(trainer), None, -1
         yield
         leave_if_asked(trainer)
@@ -65,6 +65,15 @@ def _look_of(trainer: Trainer) -> Signals | Agreement:
     from surestep.runtime.agreement import Agreement
 
     return Agreement(trainer._world)
+
+
+def _leaving_last_words(trainer: Trainer) -> AbstractContextManager[None]:
+    """Return the context of a run that fails on one process alone, where there are several."""
+    if trainer._world.size == 1:
+        return nullcontext()
+    from surestep.runtime.last_words import leaving_last_words
+
+    return leaving_last_words(trainer._world)
 
 
 def leave_if_asked(trainer: Trainer) -> None:

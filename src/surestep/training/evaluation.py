@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from surestep.errors import DataError, interruption
 from surestep.logs import get_logger, warn_once
-from surestep.losses.items import count_items
+from surestep.losses.items import count_answers, count_items
 from surestep.losses.shift import IGNORED, Shift
 from surestep.metrics.collect import PADDING, Collector, holds_objects
 from surestep.metrics.prediction import EvalLoopOutput, EvalPrediction
@@ -261,7 +261,7 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[
     batch: dict[str, Any] = {}
     if losses is not None:
         plan.shift.learn(logits, labels, losses)
-        weight = loss_weight(inputs, shifted=plan.shift.shifted, ignored=plan.ignored_label)
+        weight = loss_weight(inputs, shifted=plan.shift.shifted, ignored=plan.ignored_label, main_input=plan.main_input)
         mean = loss.add(losses, size if weight is None else weight)
         if "loss" in plan.include:
             batch["losses"] = mean.repeat(size)
@@ -329,17 +329,35 @@ def _named(plan: EvaluationPlan, metrics: Mapping[str, Any] | None, loss: Losses
     return figures | {start + name: value for name, value in given.items() if not name.startswith(start)}
 
 
-def loss_weight(inputs: Any, *, shifted: bool, ignored: int = IGNORED) -> float | None:
+def loss_weight(inputs: Any, *, shifted: bool, ignored: int = IGNORED, main_input: str = "input_ids") -> float | None:
     """Return how many items the loss of a batch is a mean over: its labels that are not `ignored`; None where unknown.
 
-    Whole-number labels count one by one, those of a causal model after the shift; the loss over any others is taken
-    as a mean over samples.
+    Whole-number labels count one by one, those of a causal model after the shift, and so do answers that lie within the
+    sequence, `main_input`; the loss over any others is taken as a mean over samples.
     """
     labels = inputs.get("shift_labels", inputs.get("labels")) if isinstance(inputs, dict | Mapping) else None
+    if labels is None and isinstance(inputs, Mapping):
+        return _answers(inputs, inputs.get(main_input))
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         return None
     count = count_items([inputs], shifted=shifted and labels.dim() > 1, ignored=ignored)
     return None if count is None else float(count)
+
+
+def _answers(inputs: Mapping[str, Any], read: Any) -> float | None:
+    """Return how many answers the loss of a batch is a mean over."""
+    counts = count_answers(inputs, read.shape[1]) if isinstance(read, Tensor) and read.dim() > 1 else None
+    if counts is None:
+        return None
+    starts, ends = map(int, counts)
+    if starts != ends:
+        warn_once(
+            logger,
+            "Some answers are cut off between their start and their end. A batch then weighs the mean of both counts, "
+            "and the loss of an evaluation depends a little on its batch size. Cut no answer in two (make both "
+            "positions 0, as for a text without an answer), or return pairs from compute_loss.",
+        )
+    return (starts + ends) / 2
 
 
 def _rounds(batches: Iterable[T], plan: EvaluationPlan) -> Iterator[Round[T]]:

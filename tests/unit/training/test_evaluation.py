@@ -246,6 +246,11 @@ def test_ragged_batches_are_padded_on_the_right() -> None:
 # Weights
 
 
+def answers(starts: list[Any], ends: list[Any]) -> dict[str, Any]:
+    read = torch.zeros(len(starts), 4, dtype=torch.int64)
+    return {"input_ids": read, "start_positions": torch.tensor(starts), "end_positions": torch.tensor(ends)}
+
+
 @pytest.mark.parametrize(
     ("inputs", "shifted", "weight"),
     [
@@ -261,6 +266,14 @@ def test_ragged_batches_are_padded_on_the_right() -> None:
         ({"labels": torch.tensor([[True, False]])}, False, None),
         ({"labels": [1, 2]}, False, None),
         ({"x": torch.zeros(2)}, False, None),
+        # Answers of a text of 4 tokens; what lies beyond was cut off.
+        (answers([0, 3, 4], [1, 3, 9]), False, 2),
+        # As the loss has it, which takes what is negative for the first token.
+        (answers([[0], [-1]], [[1], [-100]]), False, 2),
+        (answers([0, 3, 3], [1, 3, 9]), False, 2.5),
+        ({**answers([0], [1]), "end_positions": torch.tensor([1.0])}, False, None),
+        ({**answers([0], [1]), "end_positions": None}, False, None),
+        ({**answers([0], [1]), "input_ids": None}, False, None),
         ([torch.zeros(2)], False, None),
     ],
     ids=[
@@ -274,6 +287,12 @@ def test_ragged_batches_are_padded_on_the_right() -> None:
         "bool",
         "list",
         "none",
+        "answers",
+        "answers in a column",
+        "answers cut in two",
+        "amounts for answers",
+        "starts alone",
+        "no text",
         "no mapping",
     ],
 )

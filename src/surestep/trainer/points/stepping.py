@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,10 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 _TAKEN = (
     "The loss of %s %s num_items_in_batch, so it is %s. To declare it, set loss_is_scaled_for_ga = True or False in "
     "the trainer's class, or return (sum, weight)."
+)
+_BLIND = (
+    "%s, those at the first position too: nothing tells whether the loss shifts them. To declare it, set shifts_labels "
+    "= True or False on %s."
 )
 
 
@@ -56,6 +60,8 @@ class SteppingPoints(Face):
         """
         by_function = self.compute_loss_func is not None and self._function_takes_count()
         if not (by_function or self.model_accepts_loss_kwargs):
+            if self._shift.blind and self._smooths():
+                self._learn_what_to_smooth(batch_samples)
             return None
         count = self._count_items(batch_samples)
         if not self._sums_items():
@@ -98,13 +104,35 @@ class SteppingPoints(Face):
             used = self.model_accepts_loss_kwargs
         else:
             used = self._ask_model(batch)
-        if self._shift.blind and may_shift(batch["labels"]) and _begins_with_items(batch):
-            announce(
-                logger,
-                "All labels that are not -100 are counted, those at the first position too: nothing tells whether the "
-                f"loss shifts them. To declare it, set shifts_labels = True or False on {type(self.model).__name__}.",
-            )
+        if self._shift.blind and self._smooths():
+            self._learn_what_to_smooth([batch])
+        elif self._shift.blind and may_shift(batch["labels"]) and _begins_with_items(batch):
+            announce(logger, _BLIND % ("All labels that are not -100 are counted", type(self.model).__name__))
         return used
+
+    def _smooths(self) -> bool:
+        """Say whether label smoothing makes the loss, as far as that is known without computing it."""
+        own = type(self).compute_loss is SteppingPoints.compute_loss
+        return self.label_smoother is not None and self.compute_loss_func is None and own
+
+    def _learn_what_to_smooth(self, batch_samples: list[Any]) -> None:
+        """Learn, from the first batch with rows of labels, which of them to smooth; say so where nothing tells."""
+        named = [batch for batch in batch_samples if isinstance(batch, Mapping)]
+        telling = next((batch for batch in named if may_shift(batch.get("labels"))), None)
+        if telling is None:
+            return
+        self._ask_own_loss(telling)
+        if self._shift.blind:
+            self._shift.accept()
+            announce(logger, _BLIND % ("Label smoothing takes labels as they are", type(self.model).__name__))
+
+    def _ask_own_loss(self, batch: Mapping[str, Any]) -> None:
+        """Learn the shift from the loss that smoothing takes the place of, where the model has one."""
+        inputs = to_device(batch, self.engine.device)
+        # A model that has none, or cannot compute it, trains with the smoothed one all the same.
+        with undisturbed(self.model), suppress(Exception):
+            outputs = self.model(**inputs)
+            self._learn_shift(outputs, inputs, loss_of(outputs, inputs))
 
     def _ask_model(self, batch: Mapping[str, Any]) -> bool:
         """Ask the model's own loss, on a batch, what was not declared."""

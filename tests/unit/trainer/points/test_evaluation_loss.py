@@ -13,6 +13,7 @@ from tests.small import quick
 from torch import Tensor, nn
 from transformers import (
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForTokenClassification,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -170,6 +171,39 @@ def test_pixels_that_segmentation_leaves_out_weigh_nothing(tmp_path: Path) -> No
     for size in (1, 2, 3, 7):
         trainer = quick(tmp_path, model=model, eval_dataset=rows, per_device_eval_batch_size=size)
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6), size
+
+
+def answered(ends: list[int]) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """A model that answers questions, and texts of 6 tokens of which some are cut off before their answer."""
+    torch.manual_seed(0)
+    tokens = torch.randint(3, 24, (len(ends), 6))
+    places = zip(tokens, (0, 7, 2, 9, 1, 6, 3), ends, strict=True)
+    rows = [
+        {"input_ids": row, "start_positions": torch.tensor(start), "end_positions": torch.tensor(end)}
+        for row, start, end in places
+    ]
+    return tiny.bert(BertForQuestionAnswering).eval(), rows
+
+
+def test_answers_that_are_cut_off_weigh_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, rows = answered([1, 8, 2, 9, 5, 6, 4])
+    with torch.no_grad():
+        losses = [model(**{name: value[None] for name, value in row.items()}).loss.item() for row in rows]
+    kept = [loss for loss, row in zip(losses, rows, strict=True) if row["start_positions"] < 6]
+
+    assert len(kept) == 4
+    for size in (1, 2, 3, 7):
+        trainer = quick(tmp_path, model=model, eval_dataset=rows, per_device_eval_batch_size=size)
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(kept) / 4, rel=1e-6), size
+    assert "cut off" not in caplog.text
+
+
+def test_answers_that_are_cut_in_two_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, rows = answered([1, 8, 7, 9, 5, 6, 4])
+    quick(tmp_path, model=model, eval_dataset=rows, per_device_eval_batch_size=2).evaluate()
+
+    assert caplog.text.count("Some answers are cut off between their start and their end") == 1
+    assert "Cut no answer in two" in caplog.text
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -54,7 +54,7 @@ class Closed(Tagger):
         return super().forward(input_ids, labels)
 
 
-def gradient(folder: Path, model: nn.Module, *, size: int, **settings: Any) -> Tensor:
+def gradient(folder: Path, model: nn.Module, *, size: int, data: Any = None, **settings: Any) -> Tensor:
     """Train one step over all four texts, in micro-batches of `size`; return what the step took off the weights."""
     before = model.scores.weight.detach().clone()
     usual = {
@@ -67,7 +67,7 @@ def gradient(folder: Path, model: nn.Module, *, size: int, **settings: Any) -> T
     trainer = quick(
         folder,
         model=model,
-        train_dataset=Words(),
+        train_dataset=Words() if data is None else data,
         train_sampling_strategy="sequential",
         per_device_train_batch_size=size,
         gradient_accumulation_steps=4 // size,
@@ -183,6 +183,77 @@ def test_nothing_is_said_of_a_shift_where_a_sample_has_one_label(
     rows = [{"x": torch.ones(3), "labels": torch.tensor(0)}] * 4
     quick(tmp_path, model=Classes(), train_dataset=rows, label_smoothing_factor=0.1).train()
 
+    assert "shifts_labels" not in caplog.text
+
+
+class ClosedCausal(Causal):
+    """One that takes no count."""
+
+    def forward(self, input_ids: Tensor, labels: Any = None) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward(input_ids, labels)
+
+
+class Unlabelled(Causal):
+    """One that has no loss of its own."""
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward(input_ids)
+
+
+class Broken(Causal):
+    """One whose own loss cannot be computed."""
+
+    def forward(self, input_ids: Tensor, labels: Any = None) -> dict[str, Tensor]:  # type: ignore[override]
+        if labels is not None:
+            raise NotImplementedError
+        return super().forward(input_ids)
+
+
+class OpenCausal(Causal):
+    """One that takes any keyword."""
+
+    def forward(self, input_ids: Tensor, labels: Any = None, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward(input_ids, labels, kwargs.get("num_items_in_batch"))
+
+
+def smoothed(folder: Path, model: Any, **settings: Any) -> Tensor:
+    """Train one step over causal rows with label smoothing; return what the step took off the weights."""
+    given = {"label_smoothing_factor": 0.2, "remove_unused_columns": False, **settings}
+    return gradient(folder, model, size=4, data=CausalRows(), **given)
+
+
+def smoothed_by_hand(*, shifted: bool) -> Tensor:
+    model, tokens = Causal(), TOKENS.clamp(min=0)
+    LabelSmoother(0.2)(model(tokens), tokens, shift_labels=shifted).backward()
+    return model.scores.weight.grad
+
+
+@pytest.mark.parametrize("kind", [ClosedCausal, OpenCausal])
+def test_smoothing_is_over_what_the_models_own_loss_is_over(
+    tmp_path: Path, kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.testing.assert_close(smoothed(tmp_path, kind()), smoothed_by_hand(shifted=True))
+    assert "shifts_labels" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Unlabelled, Broken])
+def test_smoothing_without_a_loss_that_tells_says_once_what_it_takes_and_how_to_declare_it(
+    tmp_path: Path, kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = smoothed(tmp_path / "told", kind(), num_train_epochs=3, max_steps=1)
+    smoothed(tmp_path / "longer", kind(), num_train_epochs=3)
+    text = "Label smoothing takes labels as they are, those at the first position too: nothing tells whether"
+
+    torch.testing.assert_close(found, smoothed_by_hand(shifted=False))
+    assert caplog.text.count(text) == 2
+    assert caplog.text.count(f"set shifts_labels = True or False on {kind.__name__}.") == 2
+
+
+def test_smoothing_asks_no_model_that_has_declared_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Broken()
+    model.shifts_labels = True  # type: ignore[assignment]
+
+    torch.testing.assert_close(smoothed(tmp_path, model), smoothed_by_hand(shifted=True))
     assert "shifts_labels" not in caplog.text
 
 
