@@ -78,7 +78,10 @@ def _complaint(source: Any) -> str | None:
     if isinstance(source, str | Path):
         return f"the path {str(source)!r}; read it first, for example with datasets.load_dataset or pandas.read_csv"
     if isinstance(source, Mapping):
-        return f"a dictionary with the keys {', '.join(map(str, source))}; give one of its datasets"
+        return (
+            f"a dictionary with the keys {', '.join(map(str, source))}; give one of its datasets, or rows made of its "
+            "columns (datasets.Dataset.from_dict)"
+        )
     if isinstance(source, Iterator):
         return (
             f"a {type(source).__name__}, which can be read only once; give a list, "

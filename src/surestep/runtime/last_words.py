@@ -67,8 +67,8 @@ def _reason(store: PrefixStore, error: Exception) -> RankError | None:
         return None
     if words is None:
         error.add_note(
-            "Another process of the run has ended, or waits elsewhere, and left no word. One that was killed, as a rule "
-            "for want of memory, leaves none: look at how each of them ended."
+            "Another process of the run has ended, or waits elsewhere, and left no word. One that was killed, as a "
+            "rule for want of memory, leaves none: look at how each of them ended."
         )
         return None
     return RankError(f"Rank {words['rank']} has failed: {words['said']}", words["out_of_memory"])

@@ -31,6 +31,18 @@ def _models(trainer: Trainer, model: Any) -> Iterator[str]:
         yield f"model is the class {model.__name__}. Pass an instance: {model.__name__}(...)."
     elif model is not None and not hasattr(model, "parameters"):
         yield f"model is a {type(model).__name__}, which has no parameters. Pass a torch.nn.Module."
+    elif model is not None and getattr(model, "hf_device_map", None) is None:
+        yield from _weightless(model)
+
+
+def _weightless(model: Any) -> Iterator[str]:
+    for name, parameter in model.named_parameters():
+        if getattr(parameter, "is_meta", False):
+            yield (
+                f"The model's '{name}' is on the meta device, where nothing has values. Load or make the weights "
+                "first: from_pretrained, or model.to_empty(device='cpu') and load_state_dict."
+            )
+            return
 
 
 def check_pair(optimizers: Any) -> tuple[Any, Any]:
@@ -88,6 +100,7 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
             f"eval_strategy is '{strategy.value}', but eval_dataset is None. Pass an eval_dataset, or set "
             "eval_strategy='no'."
         )
+    yield from _metric_function(trainer.compute_metrics)
     if args.batch_eval_metrics and trainer.compute_metrics is not None and not _takes_result(trainer.compute_metrics):
         yield (
             "batch_eval_metrics is True, so compute_metrics is called for each batch with compute_result=<whether it "
@@ -104,6 +117,32 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
             f"metric_for_best_model is '{name}', but there is no compute_metrics, so evaluations give the loss only. "
             "Pass metrics or compute_metrics, or set metric_for_best_model='loss'."
         )
+
+
+def _metric_function(function: Any) -> Iterator[str]:
+    """Yield what is wrong with how a metric function wants to be called, where that can be told."""
+    if function is None:
+        return
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        signature = None
+    if not callable(function) or (signature is not None and not _takes_one(signature)):
+        given = f"takes {signature}" if signature is not None else f"is a {type(function).__name__}"
+        yield (
+            f"compute_metrics {given}. Pass a function of one argument, an EvalPrediction (its predictions and "
+            "label_ids), that returns a dict of figures."
+        )
+
+
+def _takes_one(signature: inspect.Signature) -> bool:
+    """Say whether a function can be called with one argument, and with `compute_result` where it names it."""
+    further = {"compute_result": True} if "compute_result" in signature.parameters else {}
+    try:
+        signature.bind(None, **further)
+    except TypeError:
+        return False
+    return True
 
 
 def missing_figure(setting: str, key: str, metrics: Mapping[str, Any]) -> str:

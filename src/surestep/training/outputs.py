@@ -25,8 +25,8 @@ def loss_of(outputs: Any, inputs: Any) -> Any:
         given = ", ".join(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
         raise ModelError(
             f"The model returned no loss, only {_described(outputs)}; it was given {given}. Give it its labels (under "
-            "the name its forward uses), let it return a dict with 'loss', pass compute_loss_func, or override "
-            "compute_loss."
+            "the name its forward uses, as numbers: text is left out), let it return a dict with 'loss', pass "
+            "compute_loss_func, or override compute_loss."
         )
     return loss
 

@@ -70,12 +70,15 @@ def _named(features: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 
 def _explained(error: Exception, name: str, features: Sequence[Mapping[str, Any]]) -> DataError:
     """Say which values make no batch, and why."""
-    lacking = [place for place, feature in enumerate(features) if name not in feature]
+    lacking = [place for place, feature in enumerate(features) if feature.get(name) is None]
     if lacking:
+        found = "None for" if name in features[lacking[0]] else "no"
         return DataError(
-            f"sample {lacking[0]} of a batch has no {name!r}, which the first one has; every sample of a batch must "
-            "have the same names"
+            f"sample {lacking[0]} of a batch has {found} {name!r}, which the first one has; every sample of a batch "
+            "must have the same names, and a value for each"
         )
+    if any(isinstance(feature[name], str) for feature in features):
+        return DataError(f"the values of {name!r} in a batch are text; number them, or leave the column out")
     return DataError(
         f"the values of {name!r} in a batch cannot be stacked ({error}). If they differ in length, pad them: give the "
         "tokenizer as processing_class, or a data_collator that pads; else leave the column out."

@@ -16,7 +16,7 @@ from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.config.topics.best import key_of
 from surestep.data.loaders import has_length, num_samples, reading_order, reads_all
 from surestep.errors import ArgumentError
-from surestep.logs import get_logger
+from surestep.logs import get_logger, warn_once
 from surestep.losses.items import ignored_label
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
 from surestep.metrics.speed import speed_metrics
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from surestep.training.run import Run
 
 logger = get_logger(__name__)
+_NO_FIGURES = (
+    "An evaluation gives neither a loss nor a figure: its batches have no labels (label_names: %s). Name the column of "
+    "the labels so, or set label_names to what yours are called."
+)
 
 
 class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
@@ -61,6 +65,8 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             ignore_keys=ignore_keys,
             metric_key_prefix=metric_key_prefix,
         )
+        if not any(not name.endswith("_model_preparation_time") for name in output.metrics or ()):
+            warn_once(logger, _NO_FIGURES % (", ".join(self.label_names) or "none"))
         metrics = self._with_speed(output, metric_key_prefix, start)
         self.log(metrics)
         self.callback_handler.fire("on_evaluate", metrics=metrics)

@@ -284,6 +284,8 @@ class SteppingPoints(Face):
             given = {name: value for name, value in inputs.items() if name != "labels"}
         if num_items_in_batch is not None and self._hands_on_count():
             given = {**given, "num_items_in_batch": num_items_in_batch}
+        if not isinstance(given, Mapping):
+            raise _not_by_name(given)
         outputs = model(**given)
         if self.compute_loss_func is not None:
             count = {"num_items_in_batch": num_items_in_batch} if self._function_takes_count() else {}
@@ -369,6 +371,8 @@ class SteppingPoints(Face):
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Move a batch to the device; an empty one is an error."""
         inputs = self._prepare_input(inputs)
+        if inputs is None:
+            raise DataError("A batch is None: the data_collator returns nothing. Let it return the batch it makes.")
         if len(inputs) == 0:
             names = ", ".join(self._signature_columns or [])
             raise DataError(
@@ -414,3 +418,10 @@ class SteppingPoints(Face):
         tokens = inputs[main].numel() if mask is None else int(mask.sum())
         self.state.num_input_tokens_seen += tokens
         self._own_tokens += tokens
+
+
+def _not_by_name(batch: Any) -> DataError:
+    return DataError(
+        f"A batch is a {type(batch).__name__}, and the model takes its inputs by name. Let the data_collator return a "
+        "dictionary such as {'x': x, 'labels': y}, named as the model's forward names them, or override compute_loss."
+    )

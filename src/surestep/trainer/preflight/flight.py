@@ -150,7 +150,7 @@ def _evaluate(trainer: Trainer, stage: Stage) -> None:
         return
     metrics = first_figures(trainer)
     stage.figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float | int))
-    stage.problems += look.metrics_of(metrics, wanted_figures(trainer))
+    stage.problems += look.metrics_of(metrics, wanted_figures(trainer), trainer.label_names)
 
 
 def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from surestep.errors import SurestepError
 
 Explain = Callable[[Exception], str]
+# Where code lies that is nobody's own.
+_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+_ELSEWHERE = (str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"), "<")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +32,17 @@ def _hint(form: str, advice: str) -> Hint:
 # The first that matches counts.
 _HINTS = (
     _hint(
-        r"got an unexpected keyword argument '(\w+)'",
+        r"forward\(\) got an unexpected keyword argument '(\w+)'",
         "A column called '{0}' reaches the model, whose forward takes none. Rename it to what forward takes, or leave "
         "remove_unused_columns=True so that it is dropped.",
     ),
     _hint(
-        r"missing \d+ required (?:positional |keyword-only )?arguments?: (.+)",
+        r"forward\(\) missing \d+ required (?:positional |keyword-only )?arguments?: ('labels?')",
+        "The batch lacks {0}. Name the column so, or let the data_collator make it. Text is left out of a batch: where "
+        "labels are text, number them.",
+    ),
+    _hint(
+        r"forward\(\) missing \d+ required (?:positional |keyword-only )?arguments?: (.+)",
         "The batch lacks what forward needs: {0}. Name a column of the dataset so, or let the data_collator make it. "
         "Text is left out of a batch: tokenize it first.",
     ),
@@ -62,6 +73,33 @@ _HINTS = (
         "sequences.",
     ),
     _hint(
+        r"(?:expected target dtype to be Long|0D or 1D target tensor expected, multi-target not supported|"
+        r"floating point type for target with class probabilities|expected scalar type Long but found \w+)",
+        "The loss is one over classes and takes the number of a class for each sample (or token), as whole numbers: "
+        "write labels.long(), labels.squeeze(-1) where each stands in a row of its own, labels.argmax(-1) where they "
+        "are ones and zeros.",
+    ),
+    _hint(
+        r"target size \((.+?)\) must be the same as input size \((.+?\]\))\)",
+        "The loss is one over several labels a sample, predictions are of shape {1} and labels of shape {0}. Give each "
+        "sample a row of zeros and ones as float32, or, where each has one class, its number (labels.long()).",
+    ),
+    _hint(
+        r"result type Float can't be cast to the desired output type (?:long|int|bool)",
+        "The loss is one over several labels a sample, and takes them as float32: write labels.float(). Where each "
+        "sample has one class, set problem_type='single_label_classification' in the model's config.",
+    ),
+    _hint(
+        r"mat1 and mat2 must have the same dtype, but got Float and (Half|BFloat16)",
+        "The model's weights are {0} and its inputs float32. Load it in float32 (model.float()) and write bf16=True or "
+        "fp16=True, which compute in half precision.",
+    ),
+    _hint(
+        r"input type \((.+?)\) and (?:bias|weight) type \((.+?)\) should be the same",
+        "Inputs are {0} and weights {1}. Give inputs as float32, bytes of an image divided by 255, and load the model "
+        "in float32 (model.float()); bf16=True or fp16=True compute in half precision.",
+    ),
+    _hint(
         r"(?:must have the same dtype|expected scalar type (?:double|float|half|bfloat16|long)|"
         r"expected m1 and m2 to have the same dtype|found dtype \w+ but expected \w+|"
         r"not implemented for '(?:long|int|char|byte)')",
@@ -89,13 +127,24 @@ _HINTS = (
         "A column of text reaches the data_collator. Tokenize it first, or drop it.",
     ),
     _hint(
+        r"no padding token is defined",
+        "Name the token that fills sequences up: model.config.pad_token_id = tokenizer.pad_token_id. A tokenizer that "
+        "has none takes tokenizer.pad_token = tokenizer.eos_token first.",
+    ),
+    _hint(
+        r"(?:exactly one of|either) (?:decoder_)?input_ids (?:or|and) (?:decoder_)?inputs_embeds",
+        "The batch lacks 'input_ids', or, for a model that has a decoder beside an encoder, what the decoder reads: "
+        "'labels' (DataCollatorForSeq2Seq makes them) or 'decoder_input_ids'.",
+    ),
+    _hint(
         r"(?:does not require grad and does not have a grad_fn|element 0 of tensors does not require grad)",
         "The loss hangs on no parameter: it was detached, made from numbers, or every parameter it uses is frozen. "
         "Return the loss tensor itself, without .detach(), .item() or torch.no_grad().",
     ),
     _hint(
         r"grad can be implicitly created only for scalar outputs",
-        "The loss has a value for each sample. Return its mean, or a pair of sum and weight.",
+        "The loss has a value for each sample. Return its mean, or a pair of sum and weight; in a tuple the loss comes "
+        "first.",
     ),
     _hint(
         r"modified by an inplace operation",
@@ -132,13 +181,24 @@ _HINTS = (
 
 
 def explain(error: BaseException) -> str:
-    """Return what an error means and what to do about it; errors of surestep say that themselves."""
+    """Return what an error means, what to do about it, and where it was raised; our own say it themselves."""
     said = str(error).strip().splitlines()
     first = said[0] if said else type(error).__name__
     if isinstance(error, SurestepError):
         return str(error)
+    raised = f"{type(error).__name__}: {first}{_place(error)}"
     advice = advice_for(str(error))
-    return f"{type(error).__name__}: {first}" + (f" {advice}" if advice else "")
+    return f"{raised.rstrip('.')}. {advice}" if advice else raised
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of the user's own code that led to an error; nothing where none did."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_ELSEWHERE) and not _INSTALLED.search(frame.filename)
+    ]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})" if own else ""
 
 
 def advice_for(message: str) -> str | None:

@@ -28,6 +28,8 @@ def _form(value: Any) -> str:
 
 def inputs_of(batch: Any, model: nn.Module) -> Iterator[str]:
     """Yield what is wrong with the inputs of a batch."""
+    if batch is None:
+        yield "The data_collator returns nothing. Let it return the batch it makes."
     if not isinstance(batch, Mapping):
         return
     for name, value in batch.items():
@@ -83,10 +85,10 @@ def strange_labels(batch: Any, model: nn.Module) -> Iterator[str]:
 def beyond_classes(smallest: int, largest: int, classes: int) -> Iterator[str]:
     """Yield what to do where the labels from `smallest` to `largest` are not all classes of the model."""
     if smallest < 0 or largest >= classes:
+        more = f", make the model with num_labels={largest + 1}" if largest >= classes else ""
         yield (
             f"A label is {smallest if smallest < 0 else largest}, and the model has the classes 0 to {classes - 1}. "
-            f"Count classes from 0, make the model with num_labels={max(largest, 0) + 1}, and mark what is to be "
-            "ignored with -100."
+            f"Count classes from 0{more}, and mark what is to be ignored with -100."
         )
 
 
@@ -166,8 +168,14 @@ def parameters_of(model: nn.Module, optimizer: Any) -> Iterator[str]:
         )
 
 
-def metrics_of(metrics: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[str]:
+def metrics_of(metrics: Mapping[str, Any], wanted: Mapping[str, str], label_names: list[str]) -> Iterator[str]:
     """Yield what is wrong with the figures of an evaluation; `wanted` has those that settings name."""
+    if not metrics:
+        names = ", ".join(f"'{name}'" for name in label_names) or "labels"
+        yield (
+            f"The evaluation gives neither a loss nor a figure: its batches lack {names}. Name the column of the "
+            "labels so, or set label_names to what yours are called."
+        )
     for name, value in metrics.items():
         if not isinstance(value, numbers.Number):
             yield (
