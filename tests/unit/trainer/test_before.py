@@ -55,7 +55,7 @@ EVALUATES = {"eval_strategy": "epoch"}
         # The last row of many: no first batch holds it.
         ({"train_dataset": table([0, 1, 2] * 20 + [3])}, f"train_dataset: {TOO_LARGE}"),
         ({"train_dataset": table([0, 1, 3], "label")}, TOO_LARGE),
-        ({"train_dataset": table([0, -1, -100])}, r"A label is -1.*num_labels=1"),
+        ({"train_dataset": table([0, -1, -100])}, r"A label is -1.*Count classes from 0, and mark"),
         ({"train_dataset": table([0, 1]), "eval_dataset": table([0, 3]), **EVALUATES}, f"eval_dataset: {TOO_LARGE}"),
         (
             {"train_dataset": table([0, 1]), "eval_dataset": {"de": table([0, 3])}, **EVALUATES},

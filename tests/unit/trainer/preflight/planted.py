@@ -424,7 +424,7 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
     ),
     "labels that nobody calls so": (lambda: evaluating(label_names=["label"]), "its batches lack 'label'"),
     "no sample to evaluate": (lambda: evaluating(eval_dataset=Rows()), "eval_dataset is empty"),
-    "a file in the place of a folder": (lambda: {"output_dir": __file__}, "planted.py', which is a file"),
+    "a file in the place of a folder": (lambda: {"output_dir": __file__}, "planted.py' is a file. Write a folder"),
     "an evaluation set of another form": (
         lambda: evaluating(eval_dataset=rows(x=lambda _: torch.ones(4), labels=y)),
         "A layer takes 3 features and is given 4",
