@@ -11,6 +11,7 @@ import _random
 import ctypes
 import random
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -125,9 +126,13 @@ def _state_memory(generator: Any) -> Any:
 def _find_python_memory() -> Any:
     """Return the memory in which python's generator has its state, behind what every object begins with; None if not.
 
-    It is what its state says: a place among 624 words, and these.
+    It is what its state says: a place among 624 words, and these. Nothing is read beyond the object, nor where an
+    identity is no address.
     """
-    memory = _bytes_at(id(_python) + object.__basicsize__)
+    begins = object.__basicsize__
+    if sys.implementation.name != "cpython" or _random.Random.__basicsize__ < begins + _SIZE:
+        return None
+    memory = _bytes_at(id(_python) + begins)
     *words, place = _python_state(_python)
     return memory if memory.raw == struct.pack(f"=i{_WORDS}I", place, *words) else None
 
