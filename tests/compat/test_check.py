@@ -60,6 +60,10 @@ def test_a_name_is_found_however_it_is_taken(tmp_path: Path, text: str, what: st
             "from transformers.trainer import is_torch_xla_available",
             {"trainer.is_torch_xla_available": Verdict.ORIGINAL},
         ),
+        (
+            "from transformers.trainer import ALL_LAYERNORM_LAYERS, nested_concat",
+            {"trainer.ALL_LAYERNORM_LAYERS": Verdict.ORIGINAL, "trainer.nested_concat": Verdict.SERVED},
+        ),
         ("from transformers.trainer import *", {"trainer.*": Verdict.ORIGINAL}),
         (REFUSED_NAME, {"trainer_jit_checkpoint.CheckpointManager": Verdict.REFUSED}),
         ("from transformers import TFTrainer", {"TFTrainer": Verdict.REFUSED}),

@@ -52,6 +52,42 @@ assert isinstance(args, transformers.training_args.TrainingArguments) and datacl
 losses = [(entry["loss"], entry["mine"]) for entry in trainer.state.log_history if "loss" in entry]
 tell(trainer=transformers.Trainer.__module__, losses=losses, weight=args.weight, seed=args.seed)
 """
+OF_2023 = """
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import (
+    ALL_LAYERNORM_LAYERS, IntervalStrategy, ShardedDDPOption, get_parameter_names, has_length, is_apex_available,
+    is_sagemaker_mp_enabled, is_torch_tpu_available, logger, nested_concat,
+)
+
+class MyTrainer(Trainer):
+    def _get_train_sampler(self):
+        return SequentialSampler(self.train_dataset) if has_length(self.train_dataset) else None
+
+    def create_optimizer(self):
+        if is_sagemaker_mp_enabled() or is_apex_available() or self.sharded_ddp == ShardedDDPOption.SIMPLE:
+            return super().create_optimizer()
+        decayed = [name for name in get_parameter_names(self.model, ALL_LAYERNORM_LAYERS) if "bias" not in name]
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        parts = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            parts[name in decayed].append(parameter)
+        self.optimizer = kind([{"params": parts[True], "weight_decay": 0.1}, {"params": parts[False]}], **settings)
+        return self.optimizer
+
+class Watch(TrainerCallback):
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.tokenizer = kwargs["tokenizer"]
+
+torch.manual_seed(0)
+watch = Watch()
+args = TrainingArguments("out", **{**QUIET, "save_strategy": IntervalStrategy.NO})
+trainer = MyTrainer(Line(), args, train_dataset=Points(), tokenizer=len, callbacks=[watch])
+trainer.train()
+logger.info("done")
+tell(trainer=Trainer.__module__, tokenizer=watch.tokenizer is len, groups=len(trainer.optimizer.param_groups),
+     order=type(trainer._get_train_sampler()).__name__, joined=len(nested_concat(torch.ones(2), torch.ones(3))))
+"""
 LOADED_BY_WORKERS = """
 import multiprocessing
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
@@ -89,6 +125,17 @@ def test_subclasses_and_options_are_the_scripts_own(tmp_path: Path) -> None:
 
     assert len(ours.facts["losses"]) == 7
     assert ours.facts["seed"] == 3
+
+
+def test_what_scripts_took_from_the_trainers_module_in_2023_is_there(tmp_path: Path) -> None:
+    ended = execute(write(tmp_path, OF_2023), folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+    facts = ended.facts
+    assert facts.pop("trainer").startswith("surestep.")
+    assert facts == {"tokenizer": True, "groups": 2, "order": "SequentialSampler", "joined": 5}
+    assert "Watch.on_train_begin takes a tokenizer: name it processing_class." in ended.err
+    assert "is not served" not in ended.err
 
 
 def test_what_workers_load_is_found_in_them(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ HOMES: dict[str, dict[str, str]] = {
         "OptimizerNames": _ENUMS,
         "ParallelMode": _ENUMS,
         "TrainingArguments": "surestep.config.arguments",
+        "default_logdir": _TRACKER_NAMES,
         "log_levels": _PARSING,
         "str_to_bool": _PARSING,
         "trainer_log_levels": _PARSING,
@@ -78,6 +79,7 @@ HOMES: dict[str, dict[str, str]] = {
         "RemoveColumnsCollator": f"{_HELPERS}.columns",
         "SaveStrategy": _ENUMS,
         "SchedulerType": _ENUMS,
+        "ShardedDDPOption": _ENUMS,
         "TrainOutput": _PREDICTION,
         "TrainerMemoryTracker": "surestep.metrics.memory",
         "align_special_tokens": "surestep.trainer.special_tokens",
@@ -251,6 +253,26 @@ HOMES: dict[str, dict[str, str]] = {
             )
         },
         "rewrite_logs": f"{_TRACKERS}.entries",
+    },
+}
+
+# The original's module -> what it imported in older years, and scripts take from it -> the module that has it today,
+# of ours or of the original.
+MOVED: dict[str, dict[str, str]] = {
+    "transformers.trainer": {
+        "ALL_LAYERNORM_LAYERS": "transformers.pytorch_utils",
+        "AcceleratorConfig": "surestep.config.topics.hardware",
+        "DistributedTensorGatherer": _SAMPLERS,
+        "EvaluationStrategy": _ENUMS,
+        "FSDPOption": _ENUMS,
+        "IntervalStrategy": _ENUMS,
+        "SequentialDistributedSampler": _SAMPLERS,
+        "ShardedDDPOption": _ENUMS,
+        "check_target_module_exists": _MODELS,
+        "is_apex_available": "transformers.utils",
+        "is_torch_tpu_available": "transformers.utils",
+        "nested_concat": _TENSORS,
+        "nested_numpify": _TENSORS,
     },
 }
 

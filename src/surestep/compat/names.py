@@ -124,6 +124,7 @@ from surestep.config.enums import OptimizerNames as OptimizerNames
 from surestep.config.enums import ParallelMode as ParallelMode
 from surestep.config.enums import SaveStrategy as SaveStrategy
 from surestep.config.enums import SchedulerType as SchedulerType
+from surestep.config.enums import ShardedDDPOption as ShardedDDPOption
 from surestep.config.parser import HfArg as HfArg
 from surestep.config.parser import HfArgumentParser as HfArgumentParser
 from surestep.config.topics.hardware import AcceleratorConfig as AcceleratorConfig

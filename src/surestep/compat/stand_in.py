@@ -130,7 +130,7 @@ class Finder:
             return ModuleSpec(name, cast("Loader", OriginalLoader(self._originals[name])))
         if not name.startswith(PACKAGE):
             return None
-        from surestep.compat.homes import HOMES, REFUSED
+        from surestep.compat.homes import HOMES, MOVED, REFUSED
         from surestep.compat.older_top import LAZY, offering
 
         if name == LAZY and (found := self._find_behind(name, path, target)) is not None:
@@ -142,7 +142,8 @@ class Finder:
         if spec is None or theirs is None:
             return None
         self._originals[original_name(name)] = theirs
-        spec.loader = cast("Loader", StandInLoader(theirs, HOMES[name], REFUSED.get(name, {})))
+        homes = {**HOMES[name], **MOVED.get(name, {})}
+        spec.loader = cast("Loader", StandInLoader(theirs, homes, REFUSED.get(name, {})))
         return spec
 
     def _find_behind(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:

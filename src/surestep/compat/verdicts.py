@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from surestep.compat.finding import Finding, Verdict
-from surestep.compat.homes import HOMES, KEPT, REFUSED
+from surestep.compat.homes import HOMES, KEPT, MOVED, REFUSED
 from surestep.compat.older_top import ONCE_AT_THE_TOP
 from surestep.compat.reading import Reading, Taken, file_of_module
 from surestep.compat.stand_in import PACKAGE
@@ -77,6 +77,9 @@ def _of_owner(module: str, name: str) -> tuple[Verdict, str]:
         return Verdict.SERVED, HOMES[module][name]
     if name in REFUSED.get(module, ()):
         return Verdict.REFUSED, REFUSED[module][name]
+    if name in MOVED.get(module, ()):
+        home = MOVED[module][name]
+        return (Verdict.ORIGINAL, f"it is in {home} today") if home.startswith(PACKAGE) else (Verdict.SERVED, home)
     source = _source(module)
     if name == "*" or name in source.defined | source.imported:
         return Verdict.ORIGINAL, KEPT.get(module, {}).get(name, "runs from the original's source")

@@ -144,6 +144,16 @@ class FSDPOption(ExplicitEnum):
     AUTO_WRAP = "auto_wrap"
 
 
+class ShardedDDPOption(ExplicitEnum):
+    """The words of `sharded_ddp`, which went with fairscale; scripts of the 4.x years compare with them."""
+
+    SIMPLE = "simple"
+    ZERO_DP_2 = "zero_dp_2"
+    ZERO_DP_3 = "zero_dp_3"
+    OFFLOAD = "offload"
+    AUTO_WRAP = "auto_wrap"
+
+
 class ParallelMode(Enum):
     """How the processes of a run share the work."""
 

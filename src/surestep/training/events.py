@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from dis import get_instructions
 from functools import partial, wraps
 from typing import Any, Protocol
 
@@ -57,17 +58,31 @@ def _listener(callback: Any, event: str) -> Listener:
         takes = inspect.signature(method).parameters
     except (TypeError, ValueError):
         return method
-    if "tokenizer" not in takes:
+    rest = next((name for name, one in takes.items() if one.kind is one.VAR_KEYWORD), None)
+    if "tokenizer" not in takes and not (rest and _looks_up(method, rest, "tokenizer")):
         return method
     name = f"{type(callback).__name__}.{event}"
     warn_where_written(method, f"{name} takes a tokenizer: name it processing_class.")
 
     @wraps(method)
     def listen(*args: Any, processing_class: Any = None, **kwargs: Any) -> Any:
-        more = {"processing_class": processing_class} if "processing_class" in takes else {}
+        more = {"processing_class": processing_class} if rest or "processing_class" in takes else {}
         return method(*args, tokenizer=processing_class, **more, **kwargs)
 
     return listen
+
+
+def _looks_up(method: Listener, keywords: str, key: str) -> bool:
+    """Say whether a method looks `key` up in its further keywords: `kwargs["key"]`, `kwargs.get("key")` and the like.
+
+    One that knows today's name as well is left to take what is there.
+    """
+    code = getattr(inspect.unwrap(getattr(method, "__func__", method)), "__code__", None)
+    if code is None or key not in code.co_consts or "processing_class" in code.co_consts:
+        return False
+    lines = [instruction.argval for instruction in get_instructions(code)]
+    # The two stand beside each other, in one order or the other, with a method of dict between them at most.
+    return any(keywords in lines[max(0, at - 3) : at + 3] for at, value in enumerate(lines) if value == key)
 
 
 class Events:

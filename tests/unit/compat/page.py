@@ -16,7 +16,7 @@ from tests.unit.compat.names import public_names
 from tests.unit.compat.paths import modules
 
 import surestep
-from surestep.compat.homes import HOMES, KEPT, REFUSED
+from surestep.compat.homes import HOMES, KEPT, MOVED, REFUSED
 from surestep.config.aliases import ALIASES, NoEffect, Refused, Renamed
 from surestep.config.unserved import UNSERVED
 from surestep.trainer.older_names import GONE_METHODS, OLD_ARGUMENTS, UNCALLED
@@ -97,6 +97,7 @@ def names_of(module: str) -> Iterator[Row]:
             yield Row(name, REFUSED_WORD, REFUSED[module][name])
         else:
             yield Row(name, ORIGINAL, KEPT[module][name])
+    yield from (Row(name, OLDER, f"`{home}`") for name, home in MOVED.get(module, {}).items())
 
 
 def methods() -> Iterator[Row]:

@@ -7,7 +7,7 @@ import importlib
 import pytest
 from tests.unit.compat.names import public_names
 
-from surestep.compat.homes import HOMES, KEPT, REFUSED, offered, reason
+from surestep.compat.homes import HOMES, KEPT, MOVED, REFUSED, offered, reason
 
 HOMED = sorted((module, name, home) for module, names in HOMES.items() for name, home in names.items())
 
@@ -17,8 +17,15 @@ def test_a_home_holds_its_name(module: str, name: str, home: str) -> None:
     assert hasattr(importlib.import_module(home), name), f"{home} has no {name}, which {module} has"
 
 
+def test_what_has_moved_in_the_original_is_where_it_is_said_to_be() -> None:
+    moved = [(name, home) for names in MOVED.values() for name, home in names.items()]
+
+    assert [(name, home) for name, home in moved if not hasattr(importlib.import_module(home), name)] == []
+    assert MOVED.keys() <= HOMES.keys()
+
+
 def test_a_name_has_one_answer() -> None:
-    answers = [(module, name) for table in (HOMES, KEPT, REFUSED) for module in table for name in table[module]]
+    answers = [(module, name) for table in (HOMES, KEPT, REFUSED, MOVED) for module in table for name in table[module]]
 
     assert len(answers) == len(set(answers))
 

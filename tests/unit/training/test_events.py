@@ -369,3 +369,51 @@ def test_call_event_clears_nothing_and_returns_the_last_control() -> None:
 def test_no_other_attribute_is_made_up() -> None:
     with pytest.raises(AttributeError, match="'Events' object has no attribute 'on_no_such_event'"):
         _ = events_of().on_no_such_event
+
+
+class Subscript(TrainerCallback):
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.seen = kwargs["tokenizer"]
+
+
+class Get(TrainerCallback):
+    def on_evaluate(self, args, state, control, **more):
+        self.seen = more.get("tokenizer", "none")
+
+
+class Contains(TrainerCallback):
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.seen = kwargs.pop("tokenizer") if "tokenizer" in kwargs else "none"
+
+
+@pytest.mark.parametrize("kind", [Subscript, Get, Contains])
+def test_a_tokenizer_that_is_looked_up_among_further_keywords_is_there(kind: type[Any]) -> None:
+    callback = kind()
+    with pytest.warns(
+        FutureWarning, match=rf"{kind.__name__}\.on_evaluate takes a tokenizer: name it processing_class"
+    ):
+        events_of(callback).fire("on_evaluate", metrics={})
+
+    assert callback.seen == "processor"
+
+
+class EitherName(TrainerCallback):
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.seen = kwargs.get("processing_class", kwargs.get("tokenizer"))
+        self.names = set(kwargs)
+
+
+class AnotherMeaning(TrainerCallback):
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.names = set(kwargs)
+        folder = "tokenizer"
+        self.folder = folder.upper()
+
+
+@pytest.mark.parametrize("kind", [EitherName, AnotherMeaning])
+def test_who_does_not_need_the_older_name_is_not_given_it(kind: type[Any]) -> None:
+    callback = kind()
+    events_of(callback).fire("on_evaluate", metrics={})
+
+    assert "processing_class" in callback.names
+    assert "tokenizer" not in callback.names

@@ -23,6 +23,7 @@ from surestep.config.enums import HubStrategy as HubStrategy
 from surestep.config.enums import IntervalStrategy as IntervalStrategy
 from surestep.config.enums import SaveStrategy as SaveStrategy
 from surestep.config.enums import SchedulerType as SchedulerType
+from surestep.config.enums import ShardedDDPOption as ShardedDDPOption
 from surestep.data.loaders import has_length as has_length
 from surestep.data.loaders import seed_worker as seed_worker
 from surestep.metrics.memory import TrainerMemoryTracker as TrainerMemoryTracker
