@@ -12,7 +12,7 @@ import pytest
 from tests.distributed.launch import ROOT, launch
 
 # Ranks that wait for one that is gone would do so for half an hour.
-SECONDS = 100
+SECONDS = 200
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -26,19 +26,31 @@ def test_the_other_rank_ends_with_the_error(tmp_path: Path, failing: int) -> Non
     assert named or (failing == 0 and any(note.startswith("Rank 0, which keeps") for note in other["notes"]))
 
 
-def test_all_ranks_of_torchrun_end_with_the_error(tmp_path: Path) -> None:
+def under_torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    done = subprocess.run(
-        [*command, "-m", "tests.distributed.failing", str(tmp_path), "0", "3"],
+    return subprocess.run(
+        [*command, "-m", "tests.distributed.failing", str(folder), "0", "3", *arguments],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
     )
 
-    assert done.returncode == 1
-    assert "ValueError: a bad sample" in done.stderr
-    assert done.stderr.count("RankError: Rank 0 has failed: ValueError: a bad sample") == 2
+
+def test_all_ranks_of_torchrun_end_with_the_error(tmp_path: Path) -> None:
+    ended = under_torchrun(tmp_path)
+
+    assert ended.returncode == 1
+    assert "ValueError: a bad sample" in ended.stderr
+    assert ended.stderr.count("RankError: Rank 0 has failed: ValueError: a bad sample") == 2
+
+
+def test_a_rank_that_is_killed_ends_the_others_and_that_is_said(tmp_path: Path) -> None:
+    ended = under_torchrun(tmp_path, "killed")
+
+    assert ended.returncode == 1
+    assert "Signal 9 (SIGKILL)" in ended.stderr
+    assert "One that was killed, as a rule for want of memory, leaves none" in ended.stderr

@@ -132,9 +132,10 @@ def _step(trainer: Trainer, stage: Stage, batches: list[Any], plan: Any) -> None
         # Under a loss scale an overflow is its affair.
         stage.problems += look.gradients_of(model, may_overflow=engine.precision.state_dict() is not None)
     if not stage.problems:
+        without = look.without_gradient(model)
         engine.apply(tally, trainer.callback_handler)
         norm = "" if tally.grad_norm is None else f", gradient norm {float(tally.grad_norm):.4g}"
-        stage.figures = f"loss {loss:.4g}{norm}{_memory(engine.device)}"
+        stage.figures = f"loss {loss:.4g}{norm}{without}{_memory(engine.device)}"
 
 
 def _memory(device: torch.device) -> str:
@@ -145,12 +146,14 @@ def _memory(device: torch.device) -> str:
 
 def _evaluate(trainer: Trainer, stage: Stage) -> None:
     args = trainer.args
-    if trainer.eval_dataset is None or (args.eval_strategy == IntervalStrategy.NO and not args.eval_on_start):
+    if trainer.eval_dataset is None:
         stage.skipped = True
         return
+    # One that comes after training, by hand, is tried as well; a name waits for what training itself evaluates.
+    evaluates = args.eval_strategy != IntervalStrategy.NO or args.eval_on_start
     metrics = first_figures(trainer)
     stage.figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float | int))
-    stage.problems += look.metrics_of(metrics, wanted_figures(trainer), trainer.label_names)
+    stage.problems += look.metrics_of(metrics, wanted_figures(trainer) if evaluates else {}, trainer.label_names)
 
 
 def _save_and_load(trainer: Trainer, stage: Stage, plan: Any) -> None:

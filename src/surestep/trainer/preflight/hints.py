@@ -127,6 +127,11 @@ _HINTS = (
         "A column of text reaches the data_collator. Tokenize it first, or drop it.",
     ),
     _hint(
+        r"step\(\) missing 1 required positional argument: 'closure'",
+        "The optimizer computes the loss several times in a step, which the trainer cannot do for it. Choose another, "
+        "for example optim='adamw_torch'.",
+    ),
+    _hint(
         r"no padding token is defined",
         "Name the token that fills sequences up: model.config.pad_token_id = tokenizer.pad_token_id. A tokenizer that "
         "has none takes tokenizer.pad_token = tokenizer.eos_token first.",

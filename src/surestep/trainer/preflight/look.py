@@ -123,6 +123,12 @@ def loss_of_step(loss: float) -> Iterator[str]:
         )
 
 
+def without_gradient(model: nn.Module) -> str:
+    """Return which parameters are to be trained and have no gradient, as a figure: some models have such."""
+    named = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    return f", no gradient for {_few(named)}" if named else ""
+
+
 def gradients_of(model: nn.Module, *, may_overflow: bool) -> Iterator[str]:
     """Yield what is wrong with the gradients of a step."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

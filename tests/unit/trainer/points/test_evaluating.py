@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from surestep import Trainer
 from surestep.errors import ArgumentError
+from surestep.logs import warn_once
 
 # Sets
 
@@ -99,6 +100,18 @@ def test_a_set_without_labels_gives_predictions_only(tmp_path: Path) -> None:
     assert output.metrics.keys() == {
         "test_model_preparation_time", "test_runtime", "test_samples_per_second", "test_steps_per_second",
     }  # fmt: skip
+
+
+def test_an_evaluation_without_a_figure_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
+    unlabelled = [{"x": torch.ones(3)} for _ in range(4)]
+    trainer = quick(tmp_path, eval_dataset=unlabelled)
+    for _ in range(2):
+        assert "eval_loss" not in trainer.evaluate()
+    trainer.predict(unlabelled)
+
+    assert caplog.text.count("An evaluation gives neither a loss nor a figure") == 1
+    assert "(label_names: labels)" in caplog.text
 
 
 def test_a_model_that_returns_a_bare_tensor(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from surestep import Trainer
+from surestep.logs import warn_once
 
 IGNORED = -100
 LENGTHS = (9, 2, 5, 3, 8, 2, 4)
@@ -199,6 +200,7 @@ def test_answers_that_are_cut_off_weigh_nothing(tmp_path: Path, caplog: pytest.L
 
 
 def test_answers_that_are_cut_in_two_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
     model, rows = answered([1, 8, 7, 9, 5, 6, 4])
     quick(tmp_path, model=model, eval_dataset=rows, per_device_eval_batch_size=2).evaluate()
 

@@ -393,6 +393,14 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
     ),
     "another model's optimizer": (other_optimizer, "holds none of the model's parameters"),
     "a learning rate of zero": (lambda: {"learning_rate": 0.0}, "Set learning_rate"),
+    "an optimizer that computes the loss itself": (
+        lambda: {"model": (model := line()), "optimizers": (torch.optim.LBFGS(model.parameters()), None)},
+        "missing 1 required positional argument: 'closure'.*Choose another, for example optim='adamw_torch'",
+    ),
+    "metrics that fail in an evaluation after training": (
+        lambda: evaluating(eval_strategy="no", compute_metrics=lambda given: {"accuracy": 1 / 0}),
+        r"ZeroDivisionError: division by zero \(planted.py, line \d+, in <lambda>\)",
+    ),
     "a metric that does not exist": (lambda: best("f1"), "metric_for_best_model is 'f1', but the evaluation gives"),
     "metrics that fail": (
         lambda: evaluating(compute_metrics=lambda given: {"accuracy": given.predictions["logits"].mean()}),

@@ -86,6 +86,26 @@ def test_a_run_is_the_same_with_and_without(tmp_path: Path, settings: dict[str, 
     assert events == heard
 
 
+def test_a_name_is_waited_for_by_the_evaluations_of_training_alone(tmp_path: Path) -> None:
+    given = {"eval_dataset": Points(4), "metric_for_best_model": "f1"}
+    after, within = (quick(tmp_path, eval_strategy=when, **given).preflight() for when in ("no", "epoch"))
+
+    assert [stage.verdict for stage in after.stages] == ["well", "well", "well", "skipped"]
+    assert "metric_for_best_model is 'f1'" in within.problems[0]
+
+
+def test_parameters_that_nothing_reaches_are_named(tmp_path: Path) -> None:
+    class Spare(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare, self.frozen = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+
+    report = quick(tmp_path, model=Spare()).preflight()
+
+    assert report.stages[1].figures.endswith("no gradient for spare.weight, spare.bias")
+    assert report.ok
+
+
 def test_an_optimizer_of_the_users_own_is_put_back(tmp_path: Path) -> None:
     model = line()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
