@@ -350,3 +350,25 @@ def test_the_schedule_waits_for_an_overflow_under_a_fused_optimizer(tmp_path: An
     ours = run(surestep, {**settings, "nonfinite": "ignore"}, model=Steep, train=lambda: [{"x": torch.ones(1)}] * 24)
     assert ours.trainer.model.weight == 1
     assert [entry["learning_rate"] for entry in ours.logs if "learning_rate" in entry] == [0.1] * 3
+
+
+def optimizer_of_another(_: nn.Module) -> tuple[Any, None]:
+    return torch.optim.SGD(Net().parameters(), lr=0.1), None
+
+
+@shows("T19")
+def test_an_optimizer_that_holds_nothing_of_the_model_is_refused(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(3)
+    begun = Net().state_dict()
+    theirs = run(transformers, {"max_steps": 2}, optimizers=optimizer_of_another)
+    assert all(torch.equal(theirs.weights[name], begun[name]) for name in begun)
+    args = surestep.TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True, save_strategy="no")
+    model = Net()
+    with pytest.raises(ValueError, match=r"optimizers: The optimizer holds none of the model's parameters"):
+        surestep.Trainer(model, args, train_dataset=Points(), optimizers=optimizer_of_another(model)).train()
+    # The harness has a compute_loss of its own.
+    ours = run(surestep, {"max_steps": 2}, optimizers=optimizer_of_another)
+    assert all(torch.equal(ours.weights[name], begun[name]) for name in begun)
+    assert "holds none of the model's parameters" in caplog.text
