@@ -1,8 +1,9 @@
 """What a step costs beside the mathematics: a loop by hand, surestep and transformers.
 
 A two-layer network of 32 hidden units on batches of 32 samples, with clipping, a linear schedule, fused AdamW and a
-log every 50 steps: so little mathematics that the rest shows. Counted are the calls of Python functions; the time is
-the least of several runs, taken in turns. The loop by hand reads the very loader that surestep makes.
+log every 50 steps: so little mathematics that the rest shows. Counted are the calls of Python functions, logs
+included. The time is that which the fastest tenth of the steps of several runs, taken in turns, keep within: other work
+on the machine has little part in these, and logs have none. The loop by hand reads the very loader that surestep makes.
 
 Below the table: what each further micro-batch of a step, a step whose batches two workers fetch, and a batch of an
 evaluation or prediction cost in calls of this process, by hand and here.
@@ -210,19 +211,20 @@ def calls_per_step(run: Work) -> float:
     return calls / COUNTED
 
 
-def seconds_per_step(run: Work) -> float:
-    """Measure the time of the steps after the warm-up."""
+def seconds_of_steps(run: Work) -> list[float]:
+    """Measure the time of each step after the warm-up."""
     times: list[float] = []
     with quiet() as folder:
         run(folder, lambda: times.append(time.perf_counter()))
-    return (times[WARM_UP + COUNTED - 1] - times[WARM_UP - 1]) / COUNTED
+    return np.diff(times)[WARM_UP : WARM_UP + COUNTED].tolist()
 
 
-def main(repeats: int = 5) -> None:
+def main(repeats: int = 8) -> None:
     """Print calls and time of a step, and both in terms of the loop by hand; then the calls of other work."""
     torch.set_num_threads(1)
     calls = {name: calls_per_step(run) for name, run in RUNS.items()}
-    times = {name: min(seconds_per_step(run) for _ in range(repeats)) for name, run in RUNS.items()}
+    turns = [{name: seconds_of_steps(run) for name, run in RUNS.items()} for _ in range(repeats)]
+    times = {name: float(np.quantile([turn[name] for turn in turns], 0.1)) for name in RUNS}
     base_calls, base_time = calls["by hand"], times["by hand"]
     print(f"{'':14}{'calls per step':>16}{'ratio':>8}{'time per step':>16}{'ratio':>8}")
     for name in RUNS:

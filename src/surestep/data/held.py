@@ -38,8 +38,11 @@ class HeldGenerators:
 
     def ordering(self) -> dict[str, Any]:
         """Return the generators of samplers, and the loader's own."""
+        return self._ordering(self.drawing())
+
+    def _ordering(self, drawing: Mapping[str, Any]) -> dict[str, Any]:
         # Samplers hold the dataset as well.
-        theirs = {id(one) for one in self.drawing().values()}
+        theirs = {id(one) for one in drawing.values()}
         return {place: one for place, one in self._of(_ORDERING).items() if id(one) not in theirs}
 
     def drawing(self) -> dict[str, Any]:
@@ -75,8 +78,9 @@ class HeldGenerators:
             )
 
     def _states(self) -> dict[str, Any]:
-        found = self.ordering() if self.in_workers else {**self.ordering(), **self.drawing()}
-        return states_of(found)
+        drawing = self.drawing()
+        ordering = self._ordering(drawing)
+        return states_of(ordering if self.in_workers else {**ordering, **drawing})
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the generators are now, and what they were when the epoch began."""

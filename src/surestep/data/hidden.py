@@ -6,6 +6,7 @@ Seeding the default generators does not reach these. Their owners are the user's
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
@@ -33,16 +34,16 @@ def generators_in(name: str, root: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     seen: set[int] = {id(one) for one in _DEFAULTS}
-    waiting = [(name, root)]
+    waiting = deque([(name, root)])
     while waiting and len(seen) < _VISITS:
-        place, one = waiting.pop(0)
+        place, one = waiting.popleft()
         if id(one) in seen or isinstance(one, _LEAVES) or hasattr(one, "set_batch_seed"):
             continue
         seen.add(id(one))
         if isinstance(one, _KINDS):
             found[place] = one
         else:
-            waiting += _parts(place, one)
+            waiting.extend(_parts(place, one))
     return found
 
 
