@@ -197,7 +197,8 @@ def test_resuming_after_any_step_changes_nothing(row: Row, tmp_path: Path) -> No
     assert row.shows(whole), "the row does not show what it is there for"
     saved = checkpoints(tmp_path / "whole")
     assert len(saved) == whole.state.global_step
-    for checkpoint in saved[:-1]:
+    # Workers take long to start; `test_matrix` breaks off more such runs, each at other steps.
+    for checkpoint in saved[:-1][:: 4 if row.arguments.get("dataloader_num_workers") else 1]:
         assert_goes_on(whole, resumed(tmp_path / "resumed", row, checkpoint), checkpoint.name)
 
 

@@ -69,7 +69,7 @@ def test_what_one_of_them_lacks(tmp_path: Path) -> None:
         Unlike(NAME, "b", "2", "missing"),
     ]
     assert [unlike.first for unlike in compare(other, one)] == ["missing", "missing"]
-    assert list(compare(one, holding(tmp_path / "third", learning_rate=0.1)))[0] == Unlike(NAME, "", "there", "missing")
+    assert list(compare(one, holding(tmp_path / "third", learning_rate=0.1))) == [Unlike(NAME, "", "there", "missing")]
 
 
 def test_arguments_are_judged(tmp_path: Path) -> None:
