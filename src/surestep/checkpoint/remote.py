@@ -9,6 +9,7 @@ incomplete tells by it which run left it. Nothing is remembered here: every ques
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from surestep.runtime.remote_folder import RemoteError, RemoteFolder
 
 # Called with the bytes that have arrived since the last call.
 Told = Callable[[int], None]
+# Seldom less than what a file of tensors says of itself.
+_FIRST_READ = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,19 @@ class RemoteStore:
                 raise DamagedError(f"{one} is damaged: its checksum differs")
         disk().write(target / layout.MANIFEST, [text])
 
+    def peek(self, name: str, listing: Listing, target: Path) -> None:
+        """Write into `target` what tells what is in a checkpoint: its JSON, and tensors with names and shapes alone.
+
+        The numbers of the tensors are not read: there are holes in their place.
+        """
+        there = self.folder.within(name)
+        for one, entry in listing.entries.items():
+            path = target / one
+            if path.suffix in (".json", ".safetensors"):
+                make_folders(path.parent)
+                disk().write(path, [there.read(one) if path.suffix == ".json" else _head(there, one, entry["size"])])
+                os.truncate(path, entry["size"])
+
     def verify(self, name: str, told: Told) -> Verdict:
         """Compare every file of a checkpoint with its manifest, where it lies: it is read and not kept."""
         there = self.folder.within(name)
@@ -178,6 +194,15 @@ def _standing(text: bytes | None) -> Standing:
         return Standing(manifest.parse(text).header)
     except CheckpointError:
         return Standing(unfinished=_is_cut_short(text))
+
+
+def _head(there: RemoteFolder, name: str, size: int) -> bytes:
+    """Return the beginning of a file of tensors, which tells their names and shapes; its first 8 bytes say how long."""
+    begun = there.read(name, 0, min(size, _FIRST_READ))
+    end = 8 + int.from_bytes(begun[:8], "little")
+    if end > size:
+        raise DamagedError(f"{name} is damaged: it is shorter than it says")
+    return begun[:end] if end <= len(begun) else begun + there.read(name, len(begun), end)
 
 
 def _is_cut_short(text: bytes) -> bool:

@@ -17,13 +17,14 @@ from rich.text import Text
 from surestep.checkpoint.space import human
 from surestep.cli.console import complain
 from surestep.cli.tables import facts_table, plain_table, titled
-from surestep.errors import CheckpointError
+from surestep.errors import SurestepError
 
 if TYPE_CHECKING:
     import torch
 
     from surestep.checkpoint.contents import Contents
     from surestep.checkpoint.differing import Unlike
+    from surestep.checkpoint.manifest import Verdict
 
 # Rows of a table that are shown unless all are asked for.
 _MOST = 25
@@ -42,12 +43,17 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """A checkpoint and its files. `verified` says that there were checksums to compare them with."""
+    """A checkpoint, by its folder or URL, and its files. `verified` says that there were checksums to compare with."""
 
-    folder: Path
+    place: str
     files: list[FileCheck]
     problems: list[str]
     verified: bool
+
+    @property
+    def name(self) -> str:
+        """The last part of its place."""
+        return self.place.rpartition("/")[2]
 
     @property
     def verdict(self) -> str:
@@ -60,7 +66,7 @@ def readable() -> Iterator[None]:
     """Exit with 2 where what is named cannot be read: 1 is an answer of the command."""
     try:
         yield
-    except CheckpointError as error:
+    except SurestepError as error:
         complain(str(error))
         raise typer.Exit(2) from error
 
@@ -76,16 +82,21 @@ def print_json(content: Any) -> None:
 def check_folder(folder: Path) -> FolderCheck:
     """Compare every file of a checkpoint with the manifest; those of the original with what they say of themselves."""
     from surestep.checkpoint.files import files_in
-    from surestep.checkpoint.layout import MANIFEST
     from surestep.checkpoint.manifest import examine
 
-    verdict = examine(folder)
     there = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files_in(folder) if path.is_file()}
+    return check_of(str(folder), examine(folder), there)
+
+
+def check_of(place: str, verdict: Verdict, there: Mapping[str, int]) -> FolderCheck:
+    """Set what was found of a checkpoint beside its files, which are `there` with their sizes."""
+    from surestep.checkpoint.layout import MANIFEST
+
     checks = []
     for name in sorted({*there, *verdict.files}):
         listed = not verdict.verified or name in verdict.files or name == MANIFEST
         checks.append(FileCheck(name, there.get(name), verdict.files.get(name), listed))
-    return FolderCheck(folder, checks, verdict.problems, verdict.verified)
+    return FolderCheck(place, checks, verdict.problems, verdict.verified)
 
 
 def checks_view(checks: Sequence[FolderCheck]) -> RenderableType:
@@ -94,11 +105,11 @@ def checks_view(checks: Sequence[FolderCheck]) -> RenderableType:
     for check in checks:
         total = sum(file.size or 0 for file in check.files)
         colour = "bold red" if check.problems else "green"
-        table.add_row(check.folder.name, str(len(check.files)), human(total), Text(check.verdict, colour))
+        table.add_row(check.name, str(len(check.files)), human(total), Text(check.verdict, colour))
     parts: list[RenderableType] = [table]
     if len(checks) == 1:
         parts += [Text(), _files_table(checks[0].files)]
-    parts += [Text(f"{check.folder.name}: {problem}", "red") for check in checks for problem in check.problems]
+    parts += [Text(f"{check.name}: {problem}", "red") for check in checks for problem in check.problems]
     return Group(*parts)
 
 
@@ -115,7 +126,7 @@ def checks_data(checks: Sequence[FolderCheck]) -> list[dict[str, Any]]:
     """Return the same as plain data."""
     return [
         {
-            "folder": str(check.folder),
+            "folder": check.place,
             "verdict": check.verdict,
             "verified": check.verified,
             "problems": check.problems,
@@ -128,8 +139,8 @@ def checks_data(checks: Sequence[FolderCheck]) -> list[dict[str, Any]]:
 # inspect
 
 
-def inspected(contents: Contents) -> dict[str, Any]:
-    """Return what a checkpoint holds, as plain data."""
+def inspected(contents: Contents, place: str) -> dict[str, Any]:
+    """Return what a checkpoint holds, as plain data; `place` is where it lies."""
     from surestep.checkpoint.origin import read_origin
 
     origin, state, trees = read_origin(contents.folder), contents.state(), contents.trees()
@@ -138,7 +149,7 @@ def inspected(contents: Contents) -> dict[str, Any]:
     parts = {name: _summary(tree) for name, tree in trees.items()}
     best = ("best_metric", "best_global_step", "best_model_checkpoint")
     return {
-        "folder": str(contents.folder),
+        "folder": place,
         "origin": None if origin is None else asdict(origin),
         "step": state.get("global_step"),
         "max_steps": state.get("max_steps"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +12,8 @@ from surestep.cli.console import output
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, or its URL.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
@@ -25,9 +24,10 @@ def diff(
     from surestep.checkpoint.contents import contents_of
     from surestep.checkpoint.differing import compare
     from surestep.cli.checkpoints import diff_view, print_json, readable
+    from surestep.cli.places import brought
 
-    with readable():
-        found = list(compare(contents_of(first), contents_of(second)))
+    with readable(), brought(first, whole=True) as here, brought(second, whole=True) as there:
+        found = list(compare(contents_of(here), contents_of(there)))
     equal = all(one.harmless for one in found)
     if as_json:
         print_json({"equal": equal, "differences": [one.to_dict() for one in found]})

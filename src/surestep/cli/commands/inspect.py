@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,16 +13,19 @@ All = Annotated[bool, typer.Option("--all", help="Show every row of every table.
 
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, ours or the original's.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, ours or the original's; the URL of one of ours.")
+    ],
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a checkpoint holds: step, position, run, optimizer, best, parts, weights, and with --all arguments."""
     from surestep.checkpoint.contents import contents_of
     from surestep.cli.checkpoints import inspect_view, inspected, print_json, readable
+    from surestep.cli.places import brought
 
-    with readable():
-        found = inspected(contents_of(checkpoint))
+    with readable(), brought(checkpoint, whole=False) as folder:
+        found = inspected(contents_of(folder), checkpoint)
     if as_json:
         print_json(found)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,18 +12,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="CHECKPOINT|RUN", help="A checkpoint, or the output_dir of a run.")],
+    place: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT|RUN", help="A checkpoint, or the output_dir of a run; a URL as well.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compare every file of a checkpoint, or of all those of a run, with the manifest. Exits with 1 for damage."""
-    from surestep.checkpoint.layout import checkpoints_in
-    from surestep.cli.checkpoints import check_folder, checks_data, checks_view, print_json
+    from surestep.cli.checkpoints import checks_data, checks_view, print_json, readable
+    from surestep.cli.places import checks_at
 
-    folders = checkpoints_in(folder) or [folder]
-    if not folder.is_dir():
-        complain(f"'{folder}' is no folder. Name a checkpoint-<step> folder, or the output_dir of a run.")
+    with readable():
+        checks = checks_at(place)
+    if not checks:
+        complain(f"'{place}' is no folder. Name a checkpoint-<step> folder, or the output_dir of a run.")
         raise typer.Exit(2)
-    checks = [check_folder(one) for one in folders]
     if as_json:
         print_json(checks_data(checks))
     else:
