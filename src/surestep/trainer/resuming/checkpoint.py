@@ -31,9 +31,12 @@ def find_checkpoint(trainer: Trainer, asked: str | Path | bool | None) -> str | 
     """
     if asked is None or asked is False:
         return None
-    from surestep.trainer.resuming.finding import find
+    from surestep.trainer.resuming.finding import find, find_on_each_machine
 
-    return on_main(trainer._world, lambda: find(trainer, asked))
+    found = on_main(trainer._world, lambda: find(trainer, asked))
+    if found is not None and trainer._world.size > 1:
+        find_on_each_machine(trainer, asked, found)
+    return found
 
 
 def load_state(checkpoint: str) -> TrainerState:

@@ -92,6 +92,14 @@ def fetch_named(store: CheckpointStore, url: str) -> Path:
     return found
 
 
+def fetch_beside(store: CheckpointStore, source: RemoteStore | str, name: str) -> Path:
+    """Fetch the checkpoint that another machine of the run goes on from; `source` is its run's or its own URL."""
+    if isinstance(source, str):
+        folder = RemoteFolder(source, "resume_from_checkpoint")
+        source = RemoteStore(folder.parent if step_of(Path(folder.name)) is not None else folder)
+    return fetch(store, source, name)
+
+
 def fetch(store: CheckpointStore, remote: RemoteStore, name: str) -> Path:
     """Bring one checkpoint here, with the log up to it and the checkpoints of its best models; return where it is.
 

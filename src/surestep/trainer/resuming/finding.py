@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from surestep.checkpoint.layout import checkpoints_in
 from surestep.checkpoint.origin import read_origin
 from surestep.checkpoint.run_record import RunRecord, read_record
-from surestep.errors import CheckpointError
+from surestep.errors import CheckpointError, SurestepError
 from surestep.logs import announce, get_logger
+from surestep.runtime.collectives import agree, gather_objects
 from surestep.runtime.remote_folder import RemoteError, is_url
 from surestep.trainer.remote import remote_of
 
@@ -43,6 +44,28 @@ def find(trainer: Trainer, asked: object) -> str | None:
 
     with _told_where_remote():
         return str(fetch_named(trainer._store, str(asked)))
+
+
+def find_on_each_machine(trainer: Trainer, asked: object, checkpoint: str) -> None:
+    """Let the first process of each machine fetch what the main one has found, where its `output_dir` has it not.
+
+    Raises:
+        CheckpointError: one of them could not, on every process.
+    """
+    url = str(asked) if is_url(asked) else trainer.args.save_remote
+    missing = not Path(checkpoint).is_dir()
+    if url is None or not any(is_missing for (is_missing,) in agree([int(missing)])):
+        return
+    from surestep.trainer.resuming.fetching import fetch_beside
+
+    problem = ""
+    if missing and trainer._world.is_local_main:
+        try:
+            fetch_beside(trainer._store, remote_of(trainer) or url, Path(checkpoint).name)
+        except (SurestepError, OSError) as error:
+            problem = f"rank {trainer._world.rank}: {error}"
+    if problems := [one for one in gather_objects(problem) if one]:
+        raise CheckpointError(f"'{checkpoint}' is not on every machine. {'; '.join(problems)}")
 
 
 def of_run(path: Path, record: RunRecord | None) -> bool:
