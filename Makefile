@@ -4,12 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test test-search test-trackers check bench soak format clean help
+.PHONY: demo test test-search test-stores test-trackers check bench soak format clean help
 
 help:
 	@echo "make demo    train on real data: 1,797 handwritten digits, about a minute"
 	@echo "make test    everything a contributor must pass"
 	@echo "make test-search    searches with Ray Tune and W&B, in an environment of their own"
+	@echo "make test-stores    runs that send their checkpoints to an object store on this machine"
 	@echo "make test-trackers  each tracker with its client, in an environment of its own"
 	@echo "make check   the static part: format, lint, types, layers"
 	@echo "make bench   the figures behind the README, printed"
@@ -60,6 +61,16 @@ test: check
 test-search: .venv-search/.done
 	OMP_NUM_THREADS=1 .venv-search/bin/python -m pytest tests/searchers
 
+.venv-stores/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-stores
+	.venv-stores/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch numpy
+	.venv-stores/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--editable '.[remote]' pytest pytest-timeout 's3fs==2026.9.0' aiobotocore==3.10.0 boto3==1.43.117 'moto[server]==5.2.5'
+	@touch $@
+
+test-stores: .venv-stores/.done
+	OMP_NUM_THREADS=1 .venv-stores/bin/python -m pytest tests/stores
+
 test-trackers: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trackers.environments $(TRACKERS)
 
@@ -71,4 +82,4 @@ soak: .venv/.soak
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.mutation
 
 clean:
-	rm -rf .venv .venv-search .venv-trackers build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-search .venv-stores .venv-trackers build dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis

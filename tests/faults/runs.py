@@ -83,13 +83,18 @@ AT_ONCE = [row for row in ROWS if row != "beside"]
 
 
 def run(folder: Path, case: dict[str, Any]) -> None:
-    """Train a row from its beginning or from wherever it came to, as the same command does each time."""
+    """Train a row from its beginning or from wherever it came to, as the same command does each time.
+
+    With `remote` in the case, every checkpoint is sent to that URL as well.
+    """
     arguments, data = ROWS[case["row"]]
     length = {"max_steps": case.get("steps", STEPS)}
     torch.manual_seed(3)
     trainer = Traced(
         model=Net(0.3),
-        args=surestep.TrainingArguments(str(folder), **{**_COMMON, **arguments, **length}),
+        args=surestep.TrainingArguments(
+            str(folder), **{**_COMMON, **arguments, **length}, save_remote=case.get("remote")
+        ),
         train_dataset=data(30),
         eval_dataset=Points(9, seed=1),
     )

@@ -185,7 +185,8 @@ class Mirror:
                 'failed. Started again with resume_from_checkpoint="auto", the run sends it and trains nothing.'
             )
         try:
-            self._put_beside([RUN_RECORD, LOG_NAME])
+            # A record that says how the run ended comes behind the log that does.
+            self._put_beside([LOG_NAME, RUN_RECORD])
         except OSError as error:
             _logger.warning("The record and the log of the run could not be sent: %s.", error)
         if self._owed:

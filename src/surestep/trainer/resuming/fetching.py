@@ -174,12 +174,15 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _take_log(there: RemoteFolder, checkpoint: Path) -> None:
     """Put the log of the run in its place, unless the one here goes as far; one that went another way is kept."""
-    told, content = _json(checkpoint / LOG_PLACE), there.read_each([LOG_NAME])[0]
-    if not told or content is None:
-        return
-    place, path = Place(**told), checkpoint.parent / LOG_NAME
+    told, path = _json(checkpoint / LOG_PLACE), checkpoint.parent / LOG_NAME
     here = path.read_bytes() if path.is_file() else b""
-    if place.fits(here):
+    if not told or Place(**told).fits(here):
+        return
+    # The run's own goes on to its end, where it has come to one.
+    logs = [there.parent.read_each([LOG_NAME])[0], there.read_each([LOG_NAME])[0]]
+    content = next((log for log in logs if log is not None and Place(**told).fits(log)), None)
+    if content is None:
+        _logger.warning("The log of the run is not at '%s': it begins anew here.", there.url)
         return
     if here and not content.startswith(here):
         LineLog(path).set_aside()
