@@ -330,6 +330,22 @@ def test_checkpoints_of_an_earlier_run(tmp_path: Path, caplog: pytest.LogCapture
     assert "holds checkpoints of another run, up to checkpoint-3. They stay" in caplog.text
 
 
+@shows("C24")
+def test_a_url_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side in SIDES:
+        trainer = run(side, {**SAVED, "max_steps": 1, "save_steps": 1}, folder=f"run-{side.__name__}").trainer
+        if side is transformers:
+            side.TrainingArguments("s3://bucket/run")
+            trainer.save_model("s3://bucket/model")
+            assert (tmp_path / "s3:" / "bucket" / "model" / "model.safetensors").is_file()
+            continue
+        with pytest.raises(ValueError, match="save_remote='s3://bucket/run'"):
+            side.TrainingArguments("s3://bucket/run")
+        with pytest.raises(ValueError, match="'s3://bucket/model' is a URL"):
+            trainer.save_model("s3://bucket/model")
+
+
 class Signals:
     """A callback that sends the process a signal at the end of the third step, and takes its time for each."""
 

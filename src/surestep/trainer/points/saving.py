@@ -129,6 +129,7 @@ class SavingPoints(SteppingPoints):
                 later.close()
             if self._mirror is not None:
                 self._mirror.close()
+            self._mirror = None
         finally:
             self._store.release()
 
