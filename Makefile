@@ -65,7 +65,9 @@ test-search: .venv-search/.done
 	$(PYTHON) -m venv .venv-stores
 	.venv-stores/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch numpy
 	.venv-stores/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
-		--editable '.[remote]' pytest pytest-timeout 's3fs==2026.9.0' aiobotocore==3.10.0 boto3==1.43.117 'moto[server]==5.2.5'
+		--editable '.[remote]' pytest pytest-timeout
+	.venv-stores/bin/python -m pip --disable-pip-version-check install --quiet \
+		s3fs==2026.9.0 aiobotocore==3.10.0 boto3==1.43.117 'moto[server]==5.2.5'
 	@touch $@
 
 test-stores: .venv-stores/.done

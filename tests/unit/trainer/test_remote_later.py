@@ -106,10 +106,16 @@ def test_a_failure_is_told(
     assert not [thread for thread in threading.enumerate() if thread.name == "surestep-remote"]
 
 
-def test_an_exception_waits_for_what_is_sent(tmp_path: Path) -> None:
+def test_an_exception_waits_for_what_is_sent_and_sends_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+
     class Breaks(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 3:
+                assert gate.reached.wait(60)
+                threading.Timer(0.3, gate.open.set).start()
                 raise RuntimeError("broken")
 
     trainer: Trainer = quick(tmp_path, **SAVES, callbacks=[Breaks()], train_dataset=Points())
