@@ -10,6 +10,7 @@ The server owns nothing but its imports: it computes nothing, and ends with the 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -159,6 +160,8 @@ def _serve(line: socket.socket, programs: Sequence[str]) -> dict[str, Any]:
     """Fork for each order; return it in the process that is to carry it out."""
     for program in programs:
         _import_what_is_imported_by(program)
+    # Collections in the programs look at what is theirs.
+    gc.freeze()
     # Keepers are nobody's business, and an interrupt is that of the programs.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ Run = Callable[..., Ended]
 Begin = Callable[..., "subprocess.Popen[str]"]
 SEARCH = EXAMPLES / "messages-search.yaml"
 SHORT = ("search.n_trials=3", "arguments.num_train_epochs=5", "search.pruner=none")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_collections() -> Iterator[None]:
-    """Keep what was there before out of the collections that end each trial: they look at all that lives."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_the_example_finds_good_settings_and_keeps_their_model(here: Run, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ BASE = {
     "per_device_eval_batch_size": 8,
     "max_steps": 2,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_collections() -> Iterator[None]:
-    """Keep what was there before out of the collections that end each trial: they look at all that lives."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def make() -> torch.nn.Module:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,6 @@ from tests.parity.models import Net, Points
 BASE = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "eval_strategy": "epoch", "logging_steps": 2}
 # An evaluation of one batch, whose loss does not depend on how batches are weighed.
 WHOLE = {"per_device_eval_batch_size": 8}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_collections() -> Iterator[None]:
-    """Keep what was there before out of the collections that end each trial: they look at all that lives."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def space(trial: Any) -> dict[str, Any]:

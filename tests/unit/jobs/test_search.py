@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +29,6 @@ ARGUMENTS = {
     "save_strategy": "no",
 }
 SPACE = {"learning_rate": {"low": 1e-3, "high": 3e-2, "log": True}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_collections() -> Iterator[None]:
-    """Keep what was there before out of the collections that end each trial: they look at all that lives."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def job(output: Path, search: dict[str, Any] | None = None, **arguments: Any) -> Job:
