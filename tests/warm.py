@@ -30,16 +30,22 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_PATH = [str(ROOT), str(ROOT / "src")]
 _LARGEST = 2**18
-# A program that comes by everything a training imports on its way.
-_SAMPLE = """
+# Programs that come by everything a training, and a command, import on their way.
+_TRAINING = """
 import tempfile
 from tests.small import Points, quick
 with tempfile.TemporaryDirectory() as folder:
     trainer = quick(folder, save_strategy="epoch", eval_strategy="epoch", eval_dataset=Points())
     trainer.train()
     trainer.train(resume_from_checkpoint=True)
+"""
+_COMMAND = """
+from surestep.cli.main import main
+try:
+    main(["run", "examples/digits.yaml", "--dry-run"])
+except SystemExit as ended:
+    assert not ended.code
 """
 
 
@@ -97,12 +103,14 @@ class Server:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # What is imported here is measured elsewhere; a program is measured from its own beginning.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *programs],
                 pass_fds=[theirs.fileno()],
                 cwd=ROOT,
-                env=environment | {"PYTHONPATH": os.pathsep.join(_PATH), "OMP_NUM_THREADS": "1"},
+                env=environment
+                | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"},
             )
         atexit.register(self.close)
 
@@ -152,8 +160,8 @@ class Server:
 
 @cache
 def server() -> Server:
-    """Return the server of this process, for programs that train here."""
-    return Server(_SAMPLE)
+    """Return the server of this process."""
+    return Server(_TRAINING, _COMMAND)
 
 
 def _serve(line: socket.socket, programs: Sequence[str]) -> dict[str, Any]:
@@ -185,6 +193,7 @@ def _import_what_is_imported_by(program: str) -> None:
         child = os.fork()
         if child == 0:
             status = 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             try:
                 exec(program, {"__name__": "__main__"})
                 found = [
@@ -233,7 +242,7 @@ def _become(order: dict[str, Any]) -> None:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     own = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
-    sys.path[:] = [*own, *(one for one in sys.path if one not in _PATH)]
+    sys.path[:] = [*own, *(one for one in sys.path if one != str(ROOT))]
     tempfile.tempdir = None
     random.seed()
     if "COVERAGE_PROCESS_CONFIG" in os.environ:

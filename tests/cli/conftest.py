@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.warm import Process, server
 
 from surestep.cli import console
 from surestep.cli.main import main
@@ -40,8 +39,8 @@ class Ended:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """Return the command line of surestep with `arguments`."""
-    return [sys.executable, "-c", "from surestep.cli.main import main; main()", *map(str, arguments)]
+    """Return what Python is to be told for surestep with `arguments`."""
+    return ["-c", "from surestep.cli.main import main; main()", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -54,34 +53,18 @@ def surestep(tmp_path: Path) -> Callable[..., Ended]:
     """Run surestep in a process of its own, in an empty folder, to its end."""
 
     def run(*arguments: str | Path) -> Ended:
-        ended = subprocess.run(
-            command(*arguments),
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
+        ended = server().run(command(*arguments), cwd=tmp_path, env=environment())
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     return run
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def begin(tmp_path: Path) -> Callable[..., Process]:
     """Begin surestep in a process of its own, and leave it to the test to end it."""
 
-    def run(*arguments: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*arguments),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def run(*arguments: str | Path) -> Process:
+        return server().start(command(*arguments), cwd=tmp_path, env=environment(), session=True, merged=True)
 
     return run
 
@@ -106,7 +89,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Process) -> None:
     """Wait until `path` is there, as long as the process lives."""
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]

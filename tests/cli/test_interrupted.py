@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import DIGITS, SMALL, Ended, command, environment, results, wait_for
+from tests.warm import Process, server
 
 Run = Callable[..., Ended]
-Begin = Callable[..., "subprocess.Popen[str]"]
+Begin = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the final weights of the small job, trained in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command("run", DIGITS, *SMALL), cwd=folder, env=environment(), check=True, capture_output=True)
+    assert server().run(command("run", DIGITS, *SMALL), cwd=folder, env=environment()).returncode == 0
     return (folder / "runs" / "digits" / "model" / "model.safetensors").read_bytes()
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import EXAMPLES, Ended, results, wait_for
+from tests.warm import Process
 
 Run = Callable[..., Ended]
-Begin = Callable[..., "subprocess.Popen[str]"]
+Begin = Callable[..., Process]
 SEARCH = EXAMPLES / "messages-search.yaml"
 SHORT = ("search.n_trials=3", "arguments.num_train_epochs=5", "search.pruner=none")
 

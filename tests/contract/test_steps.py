@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 
 from surestep import Trainer, TrainerCallback
 from tests.small import Points, line, quick
+from tests.warm import server
 
 
 def leave_by_an_error(trainer: Trainer) -> None:
@@ -135,7 +134,7 @@ def test_the_output_folder_is_free_again_after_a_run_and_after_an_error(tmp_path
     program = f"from tests.small import quick; quick({str(tmp_path)!r}, save_strategy='epoch').train()"
 
     # Another process may write there now.
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2], capture_output=True)
+    assert server().run(["-c", program], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_a_run_left_early_is_resumed_where_it_was_left(tmp_path: Path) -> None:

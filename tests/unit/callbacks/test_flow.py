@@ -2,16 +2,14 @@
 
 import dataclasses
 import gc
-import multiprocessing
-import os
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.warm import server
 from transformers import TrainerControl as TheirControl
 from transformers import TrainerState as TheirState
 from transformers.trainer_callback import DefaultFlowCallback as TheirFlow
@@ -151,33 +149,34 @@ def test_a_budget_that_is_none_is_refused():
         DefaultFlowCallback().on_train_begin(quiet(max_time="soon"), TrainerState(), TrainerControl())
 
 
-def run_rank(rank: int, store: str, answers) -> None:
-    """Train to step 5 on one of two ranks; only the first has used up its time."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    flow, args = DefaultFlowCallback(), quiet(max_time=1000, device="cpu")
-    flow.on_train_begin(args, TrainerState(), TrainerControl())
-    stopped = []
-    for step in range(1, 6):
-        if rank == 0 and step == 3:
-            flow._deadline = 0.0
-        if rank == 1 and step == 2:
-            flow._deadline = 0.0
-        stopped.append(step_end(flow, args, step).should_training_stop)
-    answers.put((rank, stopped))
-    dist.destroy_process_group()
+# Trains to step 5 on one of two ranks; only the first has used up its time.
+RANK = """
+import os, sys
+from types import SimpleNamespace
+import torch.distributed as dist
+from surestep.callbacks.flow import DefaultFlowCallback
+from surestep.training.state import TrainerControl, TrainerState
+rank, store = int(sys.argv[1]), sys.argv[2]
+os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+args = SimpleNamespace(logging_strategy="no", logging_first_step=False, eval_strategy="no", eval_delay=0,
+                       save_strategy="no", max_time=1000, device="cpu")
+flow = DefaultFlowCallback()
+flow.on_train_begin(args, TrainerState(), TrainerControl())
+for step in range(1, 6):
+    if (rank, step) in {(0, 3), (1, 2)}:
+        flow._deadline = 0.0
+    state = TrainerState(global_step=step, max_steps=1000)
+    print(step, flow.on_step_end(args, state, TrainerControl()).should_training_stop)
+dist.destroy_process_group()
+"""
 
 
 def test_all_ranks_stop_at_the_step_at_which_the_first_says_so(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    ranks = [context.Process(target=run_rank, args=(rank, str(tmp_path / "store"), answers)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    found = dict(answers.get(timeout=120) for _ in ranks)
-    for process in ranks:
-        process.join()
-    assert found == {0: [False, False, True, True, True], 1: [False, False, True, True, True]}
+    ranks = [server().start(["-c", RANK, str(rank), str(tmp_path / "store")]) for rank in range(2)]
+    told = [rank.communicate(120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], told
+    assert [out.split() for out, _ in told] == [["1", "False", "2", "False", "3", "True", "4", "True", "5", "True"]] * 2
 
 
 def test_a_step_calls_no_python_and_keeps_no_memory():

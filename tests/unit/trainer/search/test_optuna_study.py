@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 from tests.unit.trainer.search.small_search import rates, searching, seeded
+from tests.warm import Process, server
 
 from surestep.errors import ArgumentError
 from surestep.trainer.search.optuna_study import open_storage
@@ -20,12 +21,11 @@ from surestep.trainer.search.optuna_study import open_storage
 SEARCHER = Path(__file__).with_name("searcher.py")
 
 
-def start(*arguments: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SEARCHER), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy())
+def start(*arguments: Any) -> Process:
+    return server().start([SEARCHER, *map(str, arguments)])
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[list[Any], str]:
+def finish(process: Process) -> tuple[list[Any], str]:
     """Wait for a process and return the best that it found, with what it said on the way."""
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
