@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from surestep.errors import DataError
 
@@ -81,6 +81,11 @@ def _complaint(source: Any) -> str | None:
         return (
             f"a dictionary with the keys {', '.join(map(str, source))}; give one of its datasets, or rows made of its "
             "columns (datasets.Dataset.from_dict)"
+        )
+    if isinstance(source, DataLoader):
+        return (
+            "a DataLoader; give its dataset, and its batch size as per_device_train_batch_size (or override "
+            "get_train_dataloader)"
         )
     if isinstance(source, Iterator):
         return (

@@ -100,7 +100,7 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
             f"eval_strategy is '{strategy.value}', but eval_dataset is None. Pass an eval_dataset, or set "
             "eval_strategy='no'."
         )
-    yield from _metric_function(trainer.compute_metrics)
+    yield from _functions(trainer)
     if args.batch_eval_metrics and trainer.compute_metrics is not None and not _takes_result(trainer.compute_metrics):
         yield (
             "batch_eval_metrics is True, so compute_metrics is called for each batch with compute_result=<whether it "
@@ -119,27 +119,36 @@ def _evaluations(trainer: Trainer) -> Iterator[str]:
         )
 
 
-def _metric_function(function: Any) -> Iterator[str]:
-    """Yield what is wrong with how a metric function wants to be called, where that can be told."""
-    if function is None:
-        return
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        signature = None
-    if not callable(function) or (signature is not None and not _takes_one(signature)):
-        given = f"takes {signature}" if signature is not None else f"is a {type(function).__name__}"
-        yield (
-            f"compute_metrics {given}. Pass a function of one argument, an EvalPrediction (its predictions and "
-            "label_ids), that returns a dict of figures."
-        )
+# What functions of the user's are called with.
+_CALLED_WITH = {
+    "compute_metrics": (1, "of one argument, an EvalPrediction (its predictions and label_ids); it returns a dict"),
+    "compute_loss_func": (2, "of the model's outputs and the labels"),
+    "preprocess_logits_for_metrics": (2, "of logits and labels; it returns what metrics are to see"),
+}
 
 
-def _takes_one(signature: inspect.Signature) -> bool:
-    """Say whether a function can be called with one argument, and with `compute_result` where it names it."""
-    further = {"compute_result": True} if "compute_result" in signature.parameters else {}
+def _functions(trainer: Trainer) -> Iterator[str]:
+    """Yield what is wrong with how functions of the user's want to be called, where that can be told."""
+    for name, (count, what) in _CALLED_WITH.items():
+        function = getattr(trainer, name)
+        if function is None:
+            continue
+        if not callable(function):
+            yield f"{name} is a {type(function).__name__}. Pass a function {what}."
+            continue
+        try:
+            signature = inspect.signature(getattr(function, "forward", function))
+        except (TypeError, ValueError):
+            continue
+        if not _takes(signature, count):
+            yield f"{name} takes {signature}. Pass a function {what}."
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    """Say whether a function can be called with so many arguments, and with those that it may name besides."""
+    further = {name: None for name in ("compute_result", "num_items_in_batch") if name in signature.parameters}
     try:
-        signature.bind(None, **further)
+        signature.bind(*[None] * count, **further)
     except TypeError:
         return False
     return True

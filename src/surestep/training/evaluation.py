@@ -269,6 +269,11 @@ def _run(plan: EvaluationPlan, inputs: Any, loss: Losses, positions: np.ndarray[
         batch["inputs"] = inputs if plan.batch_metrics else inputs[plan.main_input]
     if logits is not None and plan.preprocess_logits is not None:
         logits = plan.preprocess_logits(logits, labels)
+        if logits is None:
+            raise DataError(
+                "preprocess_logits_for_metrics returned None. Return what metrics are to see, for example "
+                "logits.argmax(-1)."
+            )
     if plan.metrics is not None:
         plan.metrics.update(logits, labels, inputs, positions)
     if plan.shards is not None:

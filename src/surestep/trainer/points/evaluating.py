@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from surestep.config.enums import IntervalStrategy, SaveStrategy
 from surestep.config.topics.best import key_of
 from surestep.data.loaders import has_length, num_samples, reading_order, reads_all
-from surestep.errors import ArgumentError
+from surestep.errors import ArgumentError, ModelError
 from surestep.logs import get_logger, warn_once
 from surestep.losses.items import ignored_label
 from surestep.metrics.prediction import EvalLoopOutput, PredictionMetrics, PredictionOutput
@@ -270,7 +270,13 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         """Return the loss of a batch, on the device, and the model's outputs; a pair keeps its weight."""
         with torch.no_grad(), self.compute_loss_context_manager():
             count = self._own_items(inputs)
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
+            given = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
+            if not isinstance(given, tuple | list) or len(given) != 2:
+                raise ModelError(
+                    "compute_loss was called with return_outputs=True, and returned no outputs. Return (loss, outputs) "
+                    "where it is True, and the loss alone where not."
+                )
+            loss, outputs = given
             if not isinstance(loss, Tensor):
                 return detach(loss), outputs
             loss = loss.detach().mean()

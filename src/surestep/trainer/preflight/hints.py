@@ -80,6 +80,25 @@ _HINTS = (
         "are ones and zeros.",
     ),
     _hint(
+        r"expected target size \[.+?\], got \[.+?\]",
+        "The loss looks for the classes in the second dimension of the predictions, and labels are of another shape "
+        "than the rest of it. Over tokens write cross_entropy(logits.flatten(0, 1), labels.flatten()).",
+    ),
+    _hint(
+        r"gather\(\): Expected dtype int",
+        "Label smoothing, like a loss over classes, takes whole numbers, and labels are amounts. Leave "
+        "label_smoothing_factor out of a regression, or write labels.long().",
+    ),
+    _hint(
+        r"(?:object has no attribute 'size'|argument 'input' \(position 1\) must be Tensor, not \w+)",
+        "A loss of torch takes one tensor of predictions, and compute_loss_func is given all outputs of the model. "
+        "Pass one of surestep's (CrossEntropyLoss(), MSELoss()), or a function that takes the logits out of them.",
+    ),
+    _hint(
+        r"can't handle a mix of .+ and continuous",
+        "Predictions are scores, and the metric takes classes: write prediction.predictions.argmax(-1).",
+    ),
+    _hint(
         r"target size \((.+?)\) must be the same as input size \((.+?\]\))\)",
         "The loss is one over several labels a sample, predictions are of shape {1} and labels of shape {0}. Give each "
         "sample a row of zeros and ones as float32, or, where each has one class, its number (labels.long()).",

@@ -9,9 +9,10 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from sklearn.metrics import accuracy_score
 from tests.small import Line, Points, line
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -137,6 +138,15 @@ class First(Line):
 
     def forward(self, x: Tensor, labels: Tensor) -> Any:  # type: ignore[override]
         return tuple(super().forward(x, labels).values())[::-1]
+
+
+class Alone(Trainer):
+    """Returns its loss alone, whatever is asked for."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        return model(**inputs)["loss"]
 
 
 class Forgets(Trainer):
@@ -346,10 +356,6 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
         lambda: {"train_dataset": {"x": [[1.0] * 3] * 8, "labels": [[1.0]] * 8}},
         "keys x, labels; give one of its datasets, or rows made of its columns",
     ),
-    "several sets in one": (
-        lambda: {"train_dataset": datasets.DatasetDict(train=columns_of(x=[[1.0] * 3] * 8))},
-        "a dictionary with the keys train; give one of its datasets",
-    ),
     "a batch that is a list": (
         lambda: {"data_collator": lambda samples: [torch.stack([sample["x"] for sample in samples])]},
         "A batch is a list, and the model takes its inputs by name.*or override compute_loss",
@@ -421,6 +427,45 @@ MISTAKES: dict[str, tuple[Callable[[], Plant], str]] = {
     "metrics of predictions and labels": (
         lambda: evaluating(compute_metrics=lambda predictions, labels: {}),
         r"compute_metrics takes \(predictions, labels\). Pass a function of one argument, an EvalPrediction",
+    ),
+    "a loss of outputs alone": (
+        lambda: {"compute_loss_func": lambda outputs: outputs["loss"]},
+        r"compute_loss_func takes \(outputs\). Pass a function of the model's outputs and the labels",
+    ),
+    "a loss of torch": (
+        lambda: {"compute_loss_func": nn.MSELoss()},
+        r"given all outputs of the model.*Pass one of surestep's \(CrossEntropyLoss\(\), MSELoss\(\)\)",
+    ),
+    "classes in the last dimension": (
+        lambda: {
+            "model": Computes(lambda p, t: nn.functional.cross_entropy(p.expand(4, 4, 5), t), 5),
+            "train_dataset": rows(x=x, labels=whole([1, 2, 3, 4])),
+        },
+        r"write cross_entropy\(logits.flatten\(0, 1\), labels.flatten\(\)\)",
+    ),
+    "label smoothing of amounts": (
+        lambda: {"label_smoothing_factor": 0.1},
+        "Leave label_smoothing_factor out of a regression",
+    ),
+    "an override without outputs": (
+        lambda: {"kind": Alone, **evaluating()},
+        r"returned no outputs. Return \(loss, outputs\) where it is True",
+    ),
+    "logits that nothing is made of": (
+        lambda: evaluating(preprocess_logits_for_metrics=lambda logits, labels: None, compute_metrics=lambda _: {}),
+        "preprocess_logits_for_metrics returned None. Return what metrics are to see",
+    ),
+    "scores in the place of classes": (
+        lambda: {
+            **evaluating(compute_metrics=lambda given: {"a": accuracy_score(given.label_ids, given.predictions)}),
+            **classes(whole(1)),
+            "eval_dataset": rows(x=x, labels=lambda index: torch.tensor(index % 2)),
+        },
+        r"Predictions are scores, and the metric takes classes: write prediction.predictions.argmax\(-1\)",
+    ),
+    "a loader in the place of data": (
+        lambda: {"train_dataset": DataLoader(Points())},
+        "train_dataset is a DataLoader; give its dataset, and its batch size as per_device_train_batch_size",
     ),
     "a metric that is a name": (
         lambda: evaluating(compute_metrics="accuracy"),
