@@ -276,6 +276,27 @@ def test_a_signal_at_the_step_of_a_save_does_not_save_twice(tmp_path: Path) -> N
     assert trainer._save_seconds >= 0.1
 
 
+def test_going_back_waits_for_the_checkpoint_under_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk = Slow(held=True)
+
+    class Spoils(Trainer):
+        spoiled = False
+
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            if self.state.global_step == 5 and not self.spoiled:
+                self.spoiled = True
+                threading.Timer(0.1, disk.go.set).start()
+                return loss * float("nan")
+            return loss
+
+    trainer, hears = later(tmp_path, disk, Spoils, save_steps=4, nonfinite="rewind")
+    train(trainer, disk)
+    assert "training goes back to checkpoint-4" in caplog.text
+    assert hears.saved == [4, 8, 10]
+    assert trainer.state.global_step == 10
+
+
 @pytest.mark.parametrize("saves", [True, False])
 def test_an_exception_leaves_the_save_under_way_whole(tmp_path: Path, saves: bool) -> None:
     disk = Slow(held=True)

@@ -80,6 +80,7 @@ ROWS = [
     Row("every part of a step in one call", {**BASE, "optim": "adamw_torch_fused"}, POINTS),
     Row("momentum", {**BASE, "optim": "sgd", "optim_args": "momentum=0.9"}, POINTS),
     Row("a callback with a memory", BASE, {**POINTS, "callbacks": lambda side: [Counting(0.8)]}),
+    Row("two workers", {**BASE, "dataloader_num_workers": 2}, POINTS),
     Row("averaged weights", BASE, {**POINTS, "callbacks": lambda side: [Average()]}),
     Row(
         "the best so far",
@@ -94,6 +95,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_what_is_saved_is_the_step_of_the_save(row: Row, tmp_path: Path) -> None:
     whole = straight(tmp_path / "whole", Row(row.name, {**row.arguments, "save_steps": 3}, row.options))

@@ -77,6 +77,8 @@ class Buffers:
         buffer = self._by_name.pop(name, None)
         if buffer is not None and name in self._locked:
             self._locked.discard(name)
+            # A save that failed may have left copies under way.
+            _cuda.synchronize()
             _cuda.cudart().cudaHostUnregister(buffer.data_ptr())
 
 

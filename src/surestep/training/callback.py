@@ -75,7 +75,7 @@ class TrainerCallback:
         """Follow a prediction; `metrics` has its figures."""
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any:
-        """Follow a checkpoint, once it is complete on disk."""
+        """Follow a checkpoint, once it is complete on disk; `state` is that of the step that was saved."""
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any:
         """Follow an entry in the log history; `logs` has it."""

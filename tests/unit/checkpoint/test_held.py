@@ -142,6 +142,55 @@ def test_what_cannot_be_stored_is_refused_at_once(tmp_path: Path, buffers: Buffe
     assert type(disk()).__name__ == "Disk"
 
 
+class Device:
+    """Stands for CUDA: notes which memory is page-locked."""
+
+    def __init__(self, error: int) -> None:
+        self.error = error
+        self.locked: dict[int, int] = {}
+        self.waits = 0
+
+    def cudart(self) -> Device:
+        return self
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802 - CUDA's name
+        if not self.error:
+            self.locked[address] = size
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
+        assert self.waits, "memory is given back while something may still be copied into it"
+        del self.locked[address]
+        return 0
+
+
+def test_memory_for_a_device_is_page_locked_as_long_as_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(0)
+    monkeypatch.setattr("surestep.checkpoint.held._cuda", device)
+    buffers = Buffers(torch.device("cuda"))
+    first = buffers.of("model", 1000)
+    assert device.locked == {first.data_ptr(): 1000}
+    assert buffers.of("model", 500).data_ptr() == first.data_ptr()
+    assert buffers.of("empty", 0).numel() == 0
+    larger = buffers.of("model", 3000)
+    assert device.locked == {larger.data_ptr(): 3000}
+    buffers.close()
+    assert device.locked == {}
+
+
+def test_memory_that_cannot_be_page_locked_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("surestep.checkpoint.held._cuda", Device(2))
+    buffers = Buffers(torch.device("cuda"))
+    assert buffers.of("model", 1000).numel() == 1000
+    assert "could not be page-locked (CUDA error 2)" in caplog.text
+    buffers.close()
+
+
 # Models that save themselves
 
 

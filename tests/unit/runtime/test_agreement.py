@@ -10,7 +10,7 @@ import pytest
 from torch.distributed import HashStore
 
 from surestep.runtime import agreement
-from surestep.runtime.agreement import Agreement
+from surestep.runtime.agreement import Agreement, Meeting
 from surestep.runtime.signals import Request, Signals
 from surestep.runtime.world import World
 
@@ -38,6 +38,19 @@ def test_all_stop_at_the_first_place_from_which_all_attend(ranks: list[Agreement
     assert [ranks[2].settle(place) is None for place in (4, 6)] == [True, True]
     places = [next(place for place in (6, 8, 10) if one.settle(place)) for one in (ranks[1], ranks[2], ranks[0])]
     assert places == [8, 8, 8]
+
+
+def test_a_meeting_is_where_everybody_knows_and_each_has_its_own_name() -> None:
+    store = HashStore()
+    for name in ("first", "second"):
+        one, other = (Meeting(store, World(rank, 2), name) for rank in range(2))
+        assert not one.attend(4)
+        assert one.attending
+        assert not other.attending
+        assert not other.attend(4)
+        # Nobody was at 5 but the second, who settles it for both; the first is behind.
+        assert other.attend(5)
+        assert one.attend(5)
 
 
 def test_a_request_is_of_its_round(ranks: list[Agreement]) -> None:
