@@ -27,19 +27,24 @@ LATER: dict[str, Any] = {"save_async": True, "save_strategy": "steps", "save_ste
 
 
 class Slow(Disk):
-    """A disk on which the writing thread comes no further than its first file until it is let go, or fails there."""
+    """A disk on which the writing thread comes no further than its first file until it is let go, or fails there.
 
-    def __init__(self, *, held: bool = False) -> None:
+    `held` is the step whose checkpoint waits so, or True for all.
+    """
+
+    def __init__(self, *, held: bool | int = False) -> None:
+        self.held = held
         self.begun, self.go = threading.Event(), threading.Event()
         self.errors: dict[int, BaseException] = {}
         self.left: list[str] = []
-        if not held:
+        if held is False:
             self.go.set()
 
     def write(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
         if threading.current_thread().name == THREAD:
             self.begun.set()
-            assert self.go.wait(60)
+            if self.held is True or f"checkpoint-{self.held}" in path.parts:
+                assert self.go.wait(60)
             for step, error in self.errors.items():
                 if f"checkpoint-{step}" in path.parts:
                     raise error
@@ -225,18 +230,20 @@ def test_the_best_that_was_saved_is_loaded_where_the_best_was_not(
 
 
 def test_what_is_kept_does_not_depend_on_how_fast_the_disk_is(tmp_path: Path) -> None:
-    kept = []
-    for name, held in (("fast", False), ("slow", True)):
-        disk = Slow(held=held)
-        if held:
-            threading.Timer(0.2, disk.go.set).start()
-        settings = {"save_keep_best": 2, "save_total_limit": 1, "save_keep_every": 4}
-        trainer, _ = scored(tmp_path / name, disk, **settings)
+    """The evaluation of step 8 compares with the checkpoint of step 6, which is being written."""
+    saved = []
+    for name, later_on, slow in (("whole", False, False), ("fast", True, False), ("slow", True, True)):
+        disk = Slow(held=6 if slow else False)
+
+        def let_go(control: Any, disk: Slow = disk) -> None:
+            threading.Timer(0.1, disk.go.set).start()
+
+        settings = {"save_keep_best": 1, "save_total_limit": 1, "save_steps": 1000}
+        trainer, hears = scored(tmp_path / name, disk, at=At(step_8=let_go), save_async=later_on, **settings)
         train(trainer, disk)
-        kept.append(there(tmp_path / name))
-    whole, _ = scored(tmp_path / "whole", Slow(), save_async=False, **settings)
-    whole.train()
-    assert kept[0] == kept[1] == there(tmp_path / "whole")
+        saved.append(hears.saved)
+        assert there(tmp_path / name) == {"checkpoint-6"}
+    assert saved == [[2, 4, 6, 10]] * 3
 
 
 # What ends a run
