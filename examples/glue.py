@@ -3,8 +3,8 @@
     python examples/glue.py --task_name sst2 --do_train --do_eval --learning_rate 1e-3 --output_dir runs/glue
 
 The flags are those of the script of the same purpose that comes with transformers. Files hold a column `label` and
-one or two columns of text. Without --model_name_or_path a small BERT is made anew, with a tokenizer learnt from the
-data. A task is read from ../shared/data where it is there, else from the hub.
+one or two columns of text, or those that the flags name. Without --model_name_or_path a small BERT is made anew, with a
+tokenizer learnt from the data. A task is read from ../shared/data where it is there, else from the hub.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import DatasetDict
 from torchmetrics.functional import matthews_corrcoef, pearson_corrcoef
 from torchmetrics.functional.classification import binary_f1_score
 from transformers import AutoModelForSequenceClassification
@@ -34,6 +35,11 @@ class TaskArguments(DataArguments):
     task_name: str | None = field(default=None, metadata={"help": f"A task of GLUE: {', '.join(TASKS)}."})
     max_seq_length: int = field(default=128, metadata={"help": "Cut texts to so many tokens."})
     pad_to_max_length: bool = field(default=False, metadata={"help": "Pad every sample to the longest allowed."})
+    text_column_names: str | None = field(
+        default=None, metadata={"help": "Columns to join to a text, with commas between; else the first two of text."}
+    )
+    text_column_delimiter: str = field(default=" ", metadata={"help": "What joins them."})
+    label_column_name: str = field(default="label", metadata={"help": "Column of the label."})
 
     def __post_init__(self) -> None:
         if self.task_name is None:
@@ -57,6 +63,24 @@ def rows() -> list[dict[str, Any]]:
         for word in good + bad
         for tail in tails
     ]
+
+
+def named(splits: DatasetDict, data_args: TaskArguments) -> DatasetDict:
+    """Return the splits with the columns that the flags name as `text` and `label`."""
+    texts, label = (
+        [name for name in (data_args.text_column_names or "").split(",") if name],
+        data_args.label_column_name,
+    )
+    there = next(iter(splits.values())).column_names
+    for flag, name in [("--label_column_name", label), *(("--text_column_names", text) for text in texts)]:
+        if name not in there:
+            sys.exit(f"{flag}={name}: write one of the columns {', '.join(there)}.")
+    if texts:
+        joined = splits.map(
+            lambda row: {"joined": data_args.text_column_delimiter.join(str(row[name]) for name in texts)}
+        )
+        splits = joined.select_columns(["joined", label]).rename_column("joined", "text")
+    return splits if label == "label" else splits.rename_column(label, "label")
 
 
 def measures(task: str | None, regression: bool) -> Any:
@@ -89,10 +113,11 @@ def main(argv: list[str]) -> dict[str, float]:
     for name in ("validation", "test"):
         if f"{name}_matched" in splits:
             splits[name] = splits.pop(f"{name}_matched")
+    splits = named(splits, data_args)
     sample = next(iter(splits.values()))
     columns = [name for name, kind in sample.features.items() if "string" in str(getattr(kind, "dtype", ""))][:2]
-    if "label" not in sample.column_names or not columns:
-        sys.exit(f"The data have {', '.join(sample.column_names)}; a column label and one of text are needed.")
+    if not columns:
+        sys.exit(f"The data have {', '.join(sample.column_names)}; a column of text is needed.")
     regression = "float" in str(sample.features["label"].dtype)
     # One of the splits may lack a class.
     classes = sorted({label for split in splits.values() for label in split["label"]} - {-1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,27 @@ SCRIPTS = [
 ]
 
 
+# What the scripts of the same purpose that come with transformers take, besides the arguments of training.
+FLAGS = (
+    "model_name_or_path", "config_name", "tokenizer_name", "cache_dir", "model_revision", "token", "trust_remote_code",
+    "dataset_name", "dataset_config_name", "train_file", "validation_file", "max_train_samples", "max_eval_samples",
+    "overwrite_cache", "preprocessing_num_workers",
+)  # fmt: skip
+OWN_FLAGS = {
+    "glue": "task_name max_seq_length pad_to_max_length text_column_names text_column_delimiter label_column_name",
+    "multiple_choice": "max_seq_length pad_to_max_length",
+    "question_answering": "max_seq_length doc_stride n_best_size null_score_diff_threshold version_2_with_negative",
+    "token_classification": "task_name text_column_name label_column_name label_all_tokens max_seq_length",
+    "causal_lm": "model_type block_size validation_split_percentage",
+    "masked_lm": "model_type max_seq_length mlm_probability line_by_line pad_to_max_length",
+    "permutation_lm": "max_seq_length plm_probability max_span_length line_by_line",
+    "vision_classification": "train_dir validation_dir train_val_split image_column_name label_column_name",
+    "masked_images": "train_dir validation_dir image_column_name mask_patch_size mask_ratio image_size patch_size",
+    "segmentation": "train_val_split do_reduce_labels",
+    "speech_pretraining": "max_gumbel_temperature max_duration_in_seconds mask_time_prob audio_column_name",
+}
+
+
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Return a function that imports a script as Python does when it is run; without real data unless asked for."""
@@ -90,6 +112,17 @@ def test_a_script_learns_its_own_rows(load: Any, tmp_path: Path, script: Script)
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", OWN_FLAGS)
+def test_the_flags_of_the_original_are_there(load: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load(name).main(["--help"])
+
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    wanted = [*FLAGS, *OWN_FLAGS[name].split(), "learning_rate", "output_dir"]
+    assert [flag for flag in wanted if not re.search(rf"--{flag}\b", shown)] == []
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_a_script_runs_on_real_data_and_goes_on_from_its_model(load: Any, tmp_path: Path, script: Script) -> None:
     if not (SHARED / script.data).is_dir():
@@ -106,6 +139,22 @@ def test_a_script_runs_on_real_data_and_goes_on_from_its_model(load: Any, tmp_pa
     # What was saved is what is loaded; masks are drawn anew.
     assert second["eval_loss"] == pytest.approx(first["eval_loss"], rel=script.tolerance)
     assert ("predict_samples" in second) == script.predicts
+
+
+def test_columns_of_other_names_are_joined_to_a_text(load: Any, tmp_path: Path) -> None:
+    """In the form of the script that classifies any table."""
+    lines = [f"{word},is it?,{'yes' if word in 'good fine' else 'no'}" for word in ("good", "bad", "fine", "dull") * 6]
+    (tmp_path / "rows.csv").write_text("\n".join(["title,body,verdict", *lines]) + "\n", "utf-8")
+    path = str(tmp_path / "rows.csv")
+    named = ("--text_column_names=title,body", "--text_column_delimiter=: ", "--label_column_name=verdict")
+    files = ("--train_file", path, "--validation_file", path)
+    script = load("glue")
+    figures = script.main(flags(tmp_path, *LEARNING, *files, *named, "--do_train", "--do_eval", "--max_steps=30"))
+
+    assert figures["eval_accuracy"] == 1.0
+    splits = script.DatasetDict(train=script.common.Dataset.from_list([{"a": "x", "b": 1, "c": 0}]))
+    chosen = script.named(splits, script.TaskArguments(text_column_names="b,a", label_column_name="c"))
+    assert chosen["train"][0] == {"text": "1 x", "label": 0}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
@@ -134,6 +183,8 @@ def test_names_are_counted_whole(load: Any) -> None:
     ("name", "given", "message"),
     [
         ("glue", "--task_name=sst3", "write one of cola, mnli"),
+        ("glue", "--label_column_name=verdict", "write one of the columns text, label"),
+        ("glue", "--text_column_names=text,title", "--text_column_names=title: write one of the columns text, label"),
         ("causal_lm", "--model_type=none", "a new model is one of gpt2, llama"),
         ("masked_images", "--mask_patch_size=7", "must divide pictures of 32 pixels"),
         ("token_classification", "--text_column_name=none", "no column none"),

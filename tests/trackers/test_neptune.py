@@ -47,8 +47,10 @@ def test_no_account_is_said_before_the_first_step(tmp_path):
     assert "NEPTUNE_MODE=offline" in printed
 
 
-def test_a_training_that_broke_off_offline_goes_on_in_a_run_of_its_own(tmp_path):
-    run(tmp_path, "neptune", env=OFFLINE, expect=1, fail_at=8)
+# Where nothing is saved when a training breaks off, the steps since its last checkpoint are made again.
+@pytest.mark.parametrize(("saves", "repeated"), [(True, []), (False, [6, 7, 8])])
+def test_a_training_that_broke_off_offline_goes_on_in_a_run_of_its_own(tmp_path, saves, repeated):
+    run(tmp_path, "neptune", env=OFFLINE, expect=1, fail_at=8, save_on_exception=saves)
     printed = run(tmp_path, "neptune", env=OFFLINE, resume=True)
     assert "neptune was not sent" not in printed
     folders = list((tmp_path / ".neptune" / "offline").iterdir())
@@ -59,4 +61,4 @@ def test_a_training_that_broke_off_offline_goes_on_in_a_run_of_its_own(tmp_path)
         if operation["type"] == "LogFloats" and operation["path"][1:] == ["train", "loss"]
         for value in operation["values"]
     )
-    assert steps == [1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 10, 11, 12]
+    assert steps == sorted([*range(1, 13), *repeated])

@@ -32,7 +32,9 @@ def _plain(value: Any) -> Any:
 def _backend(value: Any) -> Any:
     if value in ("ray", "wandb"):
         raise PydanticCustomError(
-            "backend", "Write optuna; for the others call trainer.hyperparameter_search(backend=...) in Python"
+            "backend",
+            "Write optuna, whose study a job goes on with after any end; for the others call "
+            "trainer.hyperparameter_search(backend=...) in Python",
         )
     return value
 

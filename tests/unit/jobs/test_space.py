@@ -82,7 +82,7 @@ MISTAKES = [
     ),
     ({"space": RATE, "model_space": {"name": {"choices": ["a", "b"]}}}, "has no 'name' that can be varied"),
     ({"space": RATE, "metric": "acuracy"}, "search.metric='acuracy' is not among the metrics of the job: did you mean"),
-    ({"space": RATE, "backend": "ray"}, "search.backend: found 'ray' (str). Write optuna; for the others call"),
+    ({"space": RATE, "backend": "ray"}, "search.backend: found 'ray' (str). Write optuna, whose study"),
     ({"space": RATE, "backend": "optune"}, "search.backend: found 'optune' (str). Input should be 'optuna'"),
     ({"space": RATE, "n_trials": 0}, "search.n_trials: found 0 (int)."),
     ({"space": RATE, "trials": 3}, "search: unknown key 'trials': did you mean 'n_trials'?"),
