@@ -32,6 +32,7 @@ from surestep.training.outputs import predictions_of
 
 if TYPE_CHECKING:
     from surestep.trainer.trainer import Trainer
+    from surestep.training.evaluation import EvaluationPlan
     from surestep.training.run import Run
 
 logger = get_logger(__name__)
@@ -149,22 +150,43 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Run `prediction_step` over a loader; `evaluate` and `predict` share this."""
-        from surestep.runtime.signals import SIGNALS
         from surestep.trainer.reading import evaluation_batches
         from surestep.trainer.stopping import served_signals
-        from surestep.training.evaluation import EvaluationPlan, evaluate_batches
+        from surestep.training.evaluation import evaluate_batches
 
-        args, model, predicts = self.args, self._evaluation_model(), description == "Prediction"
-        logger.info("%s: batches of %d samples.", description, args.eval_batch_size)
+        model = self._evaluation_model()
+        logger.info("%s: batches of %d samples.", description, self.args.eval_batch_size)
         self.callback_handler.eval_dataloader = dataloader
-        dataset: Any = getattr(dataloader, "dataset", None)
-        plan = EvaluationPlan(
+        plan = self._evaluation_plan(
+            model,
+            dataloader,
+            loss_only=self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
+            ignore_keys=ignore_keys,
+            prefix=metric_key_prefix,
+            collect=self._collects(predicts=description == "Prediction"),
+        )
+        counted = plan.dataset_size is not None or has_length(dataloader)
+        known = num_samples(dataloader) if counted else None
+        serving = served_signals(cast("Trainer", self), "batch")
+        reading = evaluation_batches(cast("Trainer", self), dataloader)
+        with self._closing_after_errors(), serving, self.engine.computing(model), reading as batches:
+            output = evaluate_batches(plan, batches, known)
+        if output.metrics is not None and hasattr(self, "model_preparation_time"):
+            output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
+        return output
+
+    def _evaluation_plan(self, model: nn.Module, loader: Any, **asked: Any) -> EvaluationPlan:
+        """Put together what an evaluation goes by: what was `asked` for, the arguments, the loader, the model."""
+        from surestep.runtime.signals import SIGNALS
+        from surestep.training.evaluation import EvaluationPlan
+
+        args = self.args
+        dataset: Any = getattr(loader, "dataset", None)
+        return EvaluationPlan(
+            **asked,
             model=model,
             prediction_step=self.prediction_step,
             events=self.callback_handler,
-            loss_only=args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
-            ignore_keys=ignore_keys,
-            prefix=metric_key_prefix,
             compute_metrics=self.compute_metrics,
             preprocess_logits=self.preprocess_logits_for_metrics,
             ranks=self.engine.strategy,
@@ -177,24 +199,15 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
             ignored_label=ignored_label(self.model),
             hide_nonfinite=self._hides_nonfinite(),
             padding=self._prediction_padding(),
-            collect=self._collects(predicts=predicts),
             metrics=None if self._measures is None else self._measures.for_evaluation(cast("Trainer", self)),
             spill_bytes=args.eval_spill_bytes,
-            order=reading_order(dataloader),
+            order=reading_order(loader),
             dataset_size=len(dataset) if has_length(dataset) else None,
-            reads_all=reads_all(dataloader),
+            reads_all=reads_all(loader),
             objects=args.eval_use_gather_object,
             shards=self._shards,
             stopping=None if self.is_in_train and self._before_evaluation is None else SIGNALS.stopping,
         )
-        known = num_samples(dataloader) if has_length(dataset) or has_length(dataloader) else None
-        serving = served_signals(cast("Trainer", self), "batch")
-        reading = evaluation_batches(cast("Trainer", self), dataloader)
-        with self._closing_after_errors(), serving, self.engine.computing(model), reading as batches:
-            output = evaluate_batches(plan, batches, known)
-        if output.metrics is not None and hasattr(self, "model_preparation_time"):
-            output.metrics[f"{metric_key_prefix}_model_preparation_time"] = self.model_preparation_time
-        return output
 
     def _collects(self, *, predicts: bool) -> bool:
         """Say whether outputs are brought together and kept: to be returned, or for `compute_metrics` at the end."""
