@@ -16,7 +16,7 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
     folded = {other.lower().replace("-", "_"): other for other in known}
     wanted = name.lower().replace("-", "_")
     longer = [other for other in folded if wanted and other.startswith(f"{wanted}_")]
-    close = longer[:1] or get_close_matches(wanted, folded, n=1, cutoff=cutoff)
+    close = [wanted] if wanted in folded else longer[:1] or get_close_matches(wanted, folded, n=1, cutoff=cutoff)
     return folded[close[0]] if close else None
 
 

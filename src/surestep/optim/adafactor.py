@@ -49,7 +49,7 @@ class Adafactor(Optimizer):
         if lr is not None and relative_step:
             raise ArgumentError(f"Adafactor has lr={lr} and relative_step=True: write relative_step=False, or no lr.")
         if warmup_init and not relative_step:
-            raise ArgumentError("Adafactor has warmup_init=True and relative_step=False: leave one of them out.")
+            raise ArgumentError("Adafactor has warmup_init=True and relative_step=False: leave one out.")
         defaults = {
             "lr": lr,
             "eps": eps,

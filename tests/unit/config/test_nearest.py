@@ -16,6 +16,7 @@ from surestep.config.nearest import did_you_mean, nearest
         # What goes on where the name ends comes before what looks alike, and the first of them before others.
         ("adamw", ["adam", "adamw_torch", "adamw_8bit"], "adamw_torch"),
         ("eval", ["val", "eval_steps"], "eval_steps"),
+        ("Cosine", ["cosine_with_restarts", "cosine"], "cosine"),
         ("", ["_private"], None),
         ("nothing_alike", ["learning_rate"], None),
         ("x", [], None),

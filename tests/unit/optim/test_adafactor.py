@@ -112,7 +112,8 @@ def test_nothing_is_read_on_the_host():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"lr": 1.0}, "no lr"), ({"relative_step": False, "warmup_init": True}, "needs")]
+    ("options", "message"),
+    [({"lr": 1.0}, "no lr"), ({"relative_step": False, "warmup_init": True}, "leave one out")],
 )
 def test_options_that_exclude_each_other_are_errors(options, message):
     with pytest.raises(ArgumentError, match=message):
