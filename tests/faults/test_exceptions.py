@@ -116,6 +116,7 @@ def test_an_exception_on_one_rank_ends_the_others_and_saves_nothing(
     assert codes[1] == 1
     assert codes[0] not in (0, LATE, -signal.SIGKILL), said(tmp_path)
     assert f"nothing is saved, because {why}" in said(tmp_path, 1)
+    assert "nothing is saved, because an exchange with the other processes has broken off" in said(tmp_path)
     assert saved(tmp_path) == []
     assert not (tmp_path / "end.json").exists()
 

@@ -35,7 +35,7 @@ def leaving_last_words(world: World) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_of_an_exchange(error):
+        if not is_of_an_exchange(error):
             with suppress(RuntimeError):
                 store.compare_set(_FAILED, "", _words(world.rank, error))
             raise
@@ -45,7 +45,7 @@ def leaving_last_words(world: World) -> Iterator[None]:
         raise reason from error
 
 
-def _is_of_an_exchange(error: Exception) -> bool:
+def is_of_an_exchange(error: Exception) -> bool:
     """Say whether an error is one of bringing something from rank to rank."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and _OF_EXCHANGES.search(str(error)) is not None

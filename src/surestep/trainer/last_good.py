@@ -22,6 +22,7 @@ from surestep.errors import NonFiniteError
 from surestep.logs import get_logger
 from surestep.optim.clipping import no_gradients
 from surestep.runtime.collectives import exchanges_begun
+from surestep.runtime.last_words import is_of_an_exchange
 from surestep.runtime.memory import is_out_of_memory
 from surestep.runtime.random import host_random, restore_random_state
 from surestep.training.events import listens
@@ -111,7 +112,9 @@ def _obstacle_over_ranks(trainer: Trainer, run: Run, error: Exception, place: st
     This one has an `obstacle` of its own, or none. It says so in any case, so that nobody waits for it.
     """
     exchanges = exchanges_begun()
-    if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+    if is_of_an_exchange(error):
+        obstacle = "an exchange with the other processes has broken off"
+    elif isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
         obstacle = "the device has failed"
     elif exchanges is None:
         obstacle = "the processes do not know how many exchanges they have begun"
