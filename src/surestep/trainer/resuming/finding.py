@@ -136,13 +136,14 @@ def _set_aside(store: CheckpointStore, damaged: Path) -> None:
 
 
 def _tell_none(trainer: Trainer, asked: object, *, nothing_lost: bool) -> None:
-    folder = trainer._store.root
+    url = trainer.args.save_remote
+    places = f"'{trainer._store.root}'" + ("" if url is None else f" or at '{url}'")
     if asked is True and trainer.args.resume_strict:
         raise CheckpointError(
-            f"resume_from_checkpoint=True, and there is no checkpoint to resume from in '{folder}', which "
+            f"resume_from_checkpoint=True, and there is no checkpoint to resume from in {places}, which "
             "resume_strict=True makes an error. Write resume_from_checkpoint='auto' for a run that may be its first."
         )
-    told = f"resume_from_checkpoint={asked!r}, and there is no checkpoint in '{folder}': training starts anew."
+    told = f"resume_from_checkpoint={asked!r}, and there is no checkpoint in {places}: training starts anew."
     if asked == AUTO and nothing_lost:
         announce(logger, told)
     else:
