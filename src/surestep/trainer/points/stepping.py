@@ -60,7 +60,7 @@ class SteppingPoints(Face):
         """
         by_function = self.compute_loss_func is not None and self._function_takes_count()
         if not (by_function or self.model_accepts_loss_kwargs):
-            if self._shift.blind and self._smooths():
+            if self.label_smoother is not None and self._shift.blind and self._smooths():
                 self._learn_what_to_smooth(batch_samples)
             return None
         count = self._count_items(batch_samples)
@@ -284,7 +284,7 @@ class SteppingPoints(Face):
             given = {name: value for name, value in inputs.items() if name != "labels"}
         if num_items_in_batch is not None and self._hands_on_count():
             given = {**given, "num_items_in_batch": num_items_in_batch}
-        if not isinstance(given, Mapping):
+        if not isinstance(given, dict | Mapping):
             raise _not_by_name(given)
         outputs = model(**given)
         if self.compute_loss_func is not None:
