@@ -284,12 +284,13 @@ class EvaluatingPoints(LoadingPoints, SearchingPoints, ReportingPoints):
         with torch.no_grad(), self.compute_loss_context_manager():
             count = self._own_items(inputs)
             given = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
-            if not isinstance(given, tuple | list) or len(given) != 2:
+            try:
+                loss, outputs = given
+            except (TypeError, ValueError) as error:
                 raise ModelError(
                     "compute_loss was called with return_outputs=True, and returned no outputs. Return (loss, outputs) "
                     "where it is True, and the loss alone where not."
-                )
-            loss, outputs = given
+                ) from error
             if not isinstance(loss, Tensor):
                 return detach(loss), outputs
             loss = loss.detach().mean()
