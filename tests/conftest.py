@@ -5,6 +5,8 @@ memory with room, folders for scratch are made there. `TMPDIR` says another plac
 
 A collection of garbage looks at all that lives, and half of the time of a test that asks for one (the original does at
 each training) went into the modules of the libraries: these are left out.
+
+A machine that does other things besides is no fault of what hypothesis draws: it counts no seconds.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.coverage_gate import Pauses
 
+settings.register_profile("surestep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("surestep")
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 

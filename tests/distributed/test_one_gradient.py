@@ -55,7 +55,7 @@ DIMENSIONS: dict[str, Callable[[list[list[int]]], bool]] = {
 def test_every_split_has_the_gradient_of_one_big_batch(way: str, dtype: torch.dtype) -> None:
     drawn: list[list[list[int]]] = []
 
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(sizes=splits(), seed=st.integers(0, 10_000))
     @example(sizes=TOGETHER, seed=1)
     def holds(sizes: list[list[int]], seed: int) -> None:
@@ -85,7 +85,7 @@ def ranks_of_means(size: int) -> Ranks:
     return Ranks.make(Path(mkdtemp()), Way(lambda outputs, batch: [], mean_of), size, torch.float64)
 
 
-@settings(max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sizes=splits(), seed=st.integers(0, 10_000))
 @example(sizes=[[2, 2, 1], [2, 2], [2]], seed=0)
 def test_a_bare_mean_is_divided_by_the_micro_batches_of_all_ranks(sizes: list[list[int]], seed: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surestep import Trainer
@@ -78,7 +78,7 @@ def test_damage_anywhere_in_any_file_is_found_and_named(made: tuple[Path, torch.
 def check_damages_of(path: Path) -> None:
     content = path.read_bytes()
 
-    @settings(max_examples=12, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=12, database=None)
     @given(st.sampled_from(sorted(DAMAGES)), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
     def damaged(damage: str, place: float, bit: int) -> None:
         spoiled = DAMAGES[damage](content, place, bit)

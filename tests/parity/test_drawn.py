@@ -83,7 +83,7 @@ def compare(chosen: dict[str, Any], dropout: float) -> None:
 
 
 DROPOUTS = st.sampled_from([0.0, 0.1, 0.5])
-USUAL = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+USUAL = settings(database=None, suppress_health_check=list(HealthCheck))
 
 
 @settings(USUAL, max_examples=12, derandomize=True, phases=[Phase.generate])

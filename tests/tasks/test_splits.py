@@ -14,7 +14,7 @@ from surestep.tasks.data.splits import open_splits, stratified
 from surestep.tasks.settings import DataSettings
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ids=st.lists(st.integers(0, 4), min_size=1, max_size=120),
     validation=st.floats(0.05, 0.45),

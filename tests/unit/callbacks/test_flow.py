@@ -47,7 +47,7 @@ def plain(arguments: dict) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(value, "value", value) for name, value in arguments.items()})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(arguments=ARGUMENTS, intervals=INTERVALS, steps_per_epoch=st.integers(1, 5), as_text=st.booleans())
 def test_decisions_equal_the_originals(arguments, intervals, steps_per_epoch, as_text):
     theirs, ours = TheirFlow(), DefaultFlowCallback()

@@ -71,7 +71,7 @@ def test_what_would_be_among_the_best_is_known_before_it_is_saved(score: float, 
     assert Retention(best=2).would_stay(0.4, kept({100: 0.5})) is True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.integers(1, 60), st.none() | st.floats(0, 1), min_size=1, max_size=12),
     st.none() | st.integers(1, 4),

@@ -494,7 +494,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(TREES)
 def test_any_tree_comes_back(tmp_path_factory: pytest.TempPathFactory, tree: object) -> None:
     assert_same(round_trip(tmp_path_factory.mktemp("tree"), tree), tree)

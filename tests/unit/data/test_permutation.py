@@ -27,7 +27,7 @@ def test_each_number_comes_once(size: int) -> None:
     assert sorted(permutation(size, 5)) == list(range(size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5000), st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=3))
 def test_each_number_comes_once_under_any_key(size: int, key: list[int]) -> None:
     assert sorted(permutation(size, *key)) == list(range(size))

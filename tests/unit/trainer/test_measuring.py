@@ -90,7 +90,7 @@ def by_hand() -> dict[str, float]:
 
 
 @given(size=st.integers(1, 14))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_figure_depends_on_the_batch_size(tmp_path: Path, by_hand: dict[str, float], size: int) -> None:
     trainer = tagger(tmp_path, metrics=NAMES, per_device_eval_batch_size=size)
 
