@@ -164,6 +164,12 @@ def server() -> Server:
     return Server(_TRAINING, _COMMAND)
 
 
+@cache
+def libraries() -> Server:
+    """Return a server that has imported neither transformers nor what is here, but what they and others import."""
+    return Server("import accelerate, datasets, sklearn.metrics, torch._dynamo")
+
+
 def _serve(line: socket.socket, programs: Sequence[str]) -> dict[str, Any]:
     """Fork for each order; return it in the process that is to carry it out."""
     for program in programs:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.warm import server
+from tests.warm import libraries, server
 
 SEEN = (
     "import os, sys; print(sys.argv, __name__, sys.path[0], os.getcwd(), os.environ.get('MINE'), sys.stdin.read(), "
@@ -77,3 +77,9 @@ def test_what_a_training_needs_is_there_already() -> None:
     )
 
     assert ended.stdout == "True True\n"
+
+
+def test_libraries_are_there_without_what_they_are_compared_on() -> None:
+    code = "import sys; print(*sorted({'torch', 'datasets', 'transformers', 'surestep'} & set(sys.modules)))"
+
+    assert libraries().run(["-c", code]).stdout == "datasets torch\n"

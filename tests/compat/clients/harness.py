@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from surestep.optional import installed
+from tests.warm import Process, libraries
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROOT = Path(__file__).parents[3]
@@ -56,27 +55,20 @@ def run_both(script: str, root: Path) -> Sides:
 
 
 @contextmanager
-def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(words: list[str], folder: Path) -> Iterator[Process]:
     folder.mkdir()
     path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    with (folder / "output.txt").open("wb") as output:
-        run = subprocess.Popen(
-            [sys.executable, *command, str(folder)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-            cwd=folder,
-        )
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
+    run = libraries().start([*words, str(folder)], env=environment, cwd=folder, merged=True)
     try:
         yield run
     finally:
         run.kill()
-        run.wait()
 
 
-def _finished(run: subprocess.Popen[bytes], folder: Path) -> Any:
-    code = run.wait(timeout=240)
-    assert code == 0, (folder / "output.txt").read_text(encoding="utf-8")[-4000:]
+def _finished(run: Process, folder: Path) -> Any:
+    said, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, said[-4000:]
     return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
 
 
