@@ -34,6 +34,17 @@ def test_what_a_killed_process_used_is_known_and_the_resumed_one_adds_a_line(tmp
     assert first["run_id"] != second["run_id"]
 
 
+def test_a_line_that_was_not_written_to_its_end_is_dropped(tmp_path):
+    run(tmp_path, "codecarbon", env=FRANCE, expect=KILLED, kill_at=8)
+    table = tmp_path / "out" / "emissions.csv"
+    table.write_bytes(table.read_bytes()[:-20])
+    printed = run(tmp_path, "codecarbon", env=FRANCE, resume=True)
+    assert "emissions.csv' ends in the middle of a line" in printed
+    [line] = lines(tmp_path)
+    assert float(line["energy_consumed"]) > 0
+    assert None not in line.values()
+
+
 def test_a_place_that_nobody_names_is_asked_for_and_said(tmp_path):
     printed = run(tmp_path, "codecarbon", max_steps=2)
     assert "CODECARBON_COUNTRY_ISO_CODE" in printed
