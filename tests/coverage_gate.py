@@ -25,7 +25,9 @@ REQUIRED = {"training": 95.0, "config": 95.0, "checkpoint": 95.0}
 # The tests that cover them: what traces a process slows it down by a third, so that it waits while others run.
 TESTS = (
     "tests/cli/test_checkpoints.py",
+    "tests/cli/test_remote.py",
     "tests/contract/",
+    "tests/faults/test_async_saves.py",
     "tests/resume/test_foreign",
     "tests/resume/test_to_the_original.py",
     *(f"tests/unit/{package}/" for package in (*REQUIRED, "trainer")),

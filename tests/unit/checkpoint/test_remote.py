@@ -322,3 +322,35 @@ def test_what_is_a_url() -> None:
         "dir::file:///a",
     ]
     assert RemoteFolder(URL + "/", "it").within("a").parent.url == URL
+
+
+def test_one_that_is_replaced_while_it_is_fetched_is_no_mixture(store: CheckpointStore, tmp_path: Path) -> None:
+    there = remote()
+    there.send(save(store, 1))
+    listing = there.listing("checkpoint-1")
+    there.send(save(store, 1, value=2.0))
+
+    with pytest.raises(DamagedError, match="has become another one"):
+        there.fetch("checkpoint-1", listing, tmp_path / "back", nothing)
+    assert not (tmp_path / "back" / MANIFEST).exists()
+
+
+def test_a_manifest_that_arrives_otherwise_is_found(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, write = save(store, 1), RemoteFolder.write
+
+    def spoils(self: RemoteFolder, name: str, content: bytes) -> None:
+        write(self, name, content.replace(b"{", b"[", 1) if name.endswith(MANIFEST) else content)
+
+    monkeypatch.setattr(RemoteFolder, "write", spoils)
+    with pytest.raises(RemoteError, match=r"manifest\.json' is not what was sent"):
+        remote().send(folder)
+
+
+def test_what_an_older_one_of_the_same_step_had_besides_is_removed(store: CheckpointStore) -> None:
+    there = remote()
+    there.send(save(store, 1))
+    there.folder.write("checkpoint-1/rest.txt", b"rest")
+    there.send(save(store, 1, value=2.0))
+
+    assert "rest.txt" not in there.folder.within("checkpoint-1").sizes()
+    assert whole(there) == ["checkpoint-1"]

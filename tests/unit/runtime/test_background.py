@@ -28,7 +28,7 @@ class Gate:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("surestep")]
+    return [thread.name for thread in threading.enumerate() if thread.name == "surestep-test"]
 
 
 def test_a_result_is_taken_once() -> None:
