@@ -1,12 +1,11 @@
 """Uploads to the Hugging Face Hub that never hold up a run and never end one.
 
-Owner of what is under way: one thread sends one parcel after the other. What could not be sent waits in the outbox and
-goes with the next push. No token is written anywhere.
+Owner of what is under way: one parcel is sent after the other, each in a thread that lives as long as it takes. What
+could not be sent waits in the outbox and goes with the next push. No token is written anywhere.
 """
 
 from __future__ import annotations
 
-import queue
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -58,9 +57,7 @@ class Hub:
         self._outbox = outbox
         self._client = require("huggingface_hub", "push_to_hub=True")
         self._made = False
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._last: Future[Any] | None = None
-        self._worker: threading.Thread | None = None
         outbox.recover()
 
     @property
@@ -135,26 +132,21 @@ class Hub:
             )
 
     def _submit(self, job: Callable[[], Any]) -> Future[Any]:
-        """Put a job in line for the worker, a thread that does not keep the process alive."""
-        future: Future[Any] = Future()
+        """Begin a job once those before it are done, in a thread that does not keep the process alive."""
+        before, future = self._last, Future[Any]()
 
         def work() -> None:
+            if before is not None:
+                before.exception()
             try:
                 future.set_result(job())
             # Whoever waits must be told of anything.
             except BaseException as error:
                 future.set_exception(error)
 
-        if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="surestep-hub", daemon=True)
-            self._worker.start()
         self._last = future
-        self._jobs.put(work)
+        threading.Thread(target=work, name="surestep-hub", daemon=True).start()
         return future
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
 
     def _make_repository(self) -> None:
         where = self._destination

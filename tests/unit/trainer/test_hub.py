@@ -243,6 +243,16 @@ def test_training_does_not_wait_and_its_end_does(hub: FakeHub, tmp_path: Path) -
     assert not is_final(trainer, files["checkpoint-4/model.safetensors"])
 
 
+def test_no_thread_is_left_of_a_run(hub: FakeHub, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    trained(tmp_path / "mine", hub_always_push=True)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "surestep-hub":
+            thread.join(10)
+    assert len(hub.commits) == 3
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "surestep-hub"]
+
+
 def test_pushes_in_line_keep_their_order(hub: FakeHub, tmp_path: Path) -> None:
     trainer = trained(tmp_path / "mine", callbacks=[ReleasesAtTheEnd(hub)], hub_always_push=True)
     assert steps_of(hub) == ["step 2", "step 4", "step 5"]

@@ -14,6 +14,8 @@ _logger = get_logger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 # How often an entry is tried before the next one is, to tell a bad entry from a tracker that is away.
 _PATIENCE = 3
+# How many seconds a thread waits for another entry before it ends.
+_IDLE = 5.0
 
 
 class Outbox:
@@ -54,11 +56,11 @@ class Outbox:
         with self._changed:
             self._waiting.append(entry)
             self._changed.notify_all()
+            if self._background and self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="surestep-outbox", daemon=True)
+                self._worker.start()
         if not self._background:
             self.deliver()
-        elif self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="surestep-outbox", daemon=True)
-            self._worker.start()
 
     def flush(self, seconds: float) -> None:
         """Try to send all that waits; give it up to `seconds` where a thread does it."""
@@ -116,8 +118,11 @@ class Outbox:
     def _work(self) -> None:
         while True:
             with self._changed:
+                if not self._waiting and not self._changed.wait_for(lambda: self._waiting, timeout=_IDLE):
+                    self._worker = None
+                    return
                 pause = self._next_try - time.monotonic()
-                if not self._waiting or pause > 0:
-                    self._changed.wait(timeout=min(pause, 1.0) if self._waiting else None)
+                if pause > 0:
+                    self._changed.wait(timeout=min(pause, 1.0))
                     continue
             self.deliver()

@@ -169,3 +169,21 @@ def test_what_is_cleared_while_it_is_sent_does_no_harm(away):
     while away.got != [1, 3] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert away.got == [1, 3]
+
+
+def test_a_thread_with_nothing_to_send_ends_and_another_follows(away, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE", 0.01)
+    threads = []
+
+    def send(entry):
+        threads.append(threading.current_thread())
+        away.send(entry)
+
+    outbox = Outbox(send, away.failed, background=True)
+    for number in (1, 2):
+        put(outbox, number)
+        outbox.flush(10)
+        threads[-1].join(10)
+        assert not threads[-1].is_alive()
+    assert away.got == [1, 2]
+    assert threads[0] is not threads[1]
