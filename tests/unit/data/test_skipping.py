@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import time
-from typing import Any
 
 import pytest
 
@@ -38,29 +35,3 @@ def test_without_a_reason_it_says_what_is_not_read_again(caplog: pytest.LogCaptu
     with skipping(0, 3, None):
         pass
     assert "3 batches; a map-style dataset, or one that tells its position, is not." in caplog.text
-
-
-def test_lines_come_now_and_then_with_an_estimate(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    with skipping(10_000, 0, None) as skipped:
-        for _ in range(7):
-            now += 10.0
-            skipped(1_000)
-    # The first after 30 seconds, at 100 samples a second; the next 30 seconds later.
-    assert caplog.messages[1:] == [
-        "Read 3,000 of 10,000 up to the position, about 70 seconds left.",
-        "Read 6,000 of 10,000 up to the position, about 40 seconds left.",
-    ]
-
-
-def test_a_terminal_has_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Any] = []
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("rich.progress.Progress.advance", lambda bar, task, more: drawn.append((task, more)))
-    with skipping(4, 2, None) as skipped:
-        skipped(4)
-        skipped(1)
-    assert drawn == [(0, 4), (0, 1)]
