@@ -33,6 +33,7 @@ def load_tokenizer(names: ModelArguments, texts: Iterable[str], **settings: Any)
 def load_model(auto: Any, names: ModelArguments, tokenizer: Any, length: int, **settings: Any) -> Any:
     """Return the model that is named, else a small BERT for texts of up to `length` tokens; `settings` configure it."""
     if names.model_name_or_path is not None:
+        settings["ignore_mismatched_sizes"] = names.ignore_mismatched_sizes
         return auto.from_pretrained(names.model_name_or_path, **settings, **names.options())
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = BertConfig(

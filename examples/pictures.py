@@ -28,6 +28,7 @@ class PictureArguments(DataArguments):
     label_column_name: str = field(default="label", metadata={"help": "Column of the classes, or of the masks."})
     train_val_split: float = field(default=0.15, metadata={"help": "Share to evaluate on, where nothing else is."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels of a side; None is 32, or the model's."})
+    image_processor_name: str | None = field(default=None, metadata={"help": "Another processor than the model's."})
 
 
 def read_pictures(data: PictureArguments, model: ModelArguments, shared: str, rows: Callable[..., Any]) -> DatasetDict:
@@ -61,8 +62,9 @@ def encode(pixels: np.ndarray[Any, Any]) -> bytes:
 def load_processor(names: ModelArguments, data: PictureArguments) -> Any:
     """Return what brings pictures to the size and the range that the model is used to."""
     size = {} if data.image_size is None else {"size": {"height": data.image_size, "width": data.image_size}}
-    if names.model_name_or_path is not None:
-        return AutoImageProcessor.from_pretrained(names.model_name_or_path, **size, **names.options())
+    name = data.image_processor_name or names.model_name_or_path
+    if name is not None:
+        return AutoImageProcessor.from_pretrained(name, **size, **names.options())
     return ViTImageProcessorPil(size={"height": data.image_size or 32, "width": data.image_size or 32})
 
 
@@ -71,7 +73,7 @@ def load_model(auto: Any, names: ModelArguments, small: Callable[..., Any], **se
     if names.model_name_or_path is None:
         return auto.from_config(small(**settings))
     config = AutoConfig.from_pretrained(names.config_name or names.model_name_or_path, **settings, **names.options())
-    options = {"ignore_mismatched_sizes": True, **names.options()}
+    options = {"ignore_mismatched_sizes": names.ignore_mismatched_sizes, **names.options()}
     return auto.from_pretrained(names.model_name_or_path, config=config, **options)
 
 

@@ -65,8 +65,10 @@ def load(
         )
     else:
         config = AutoConfig.from_pretrained(config_name, **options)
-        kind = AutoModelForSeq2SeqLM
-        model = kind.from_pretrained(source, config=config, **options) if source else kind.from_config(config)
+        kind, fitting = AutoModelForSeq2SeqLM, {"ignore_mismatched_sizes": names.ignore_mismatched_sizes}
+        model = (
+            kind.from_pretrained(source, config=config, **fitting, **options) if source else kind.from_config(config)
+        )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     if data.forced_bos_token is not None:

@@ -135,10 +135,10 @@ def main(argv: list[str]) -> dict[str, float]:
     if model_args.model_name_or_path is None:
         model, extractor = Wav2Vec2ForPreTraining(small()), Wav2Vec2FeatureExtractor(return_attention_mask=True)
     else:
-        model, extractor = (
-            kind.from_pretrained(model_args.model_name_or_path, **model_args.options())
-            for kind in (Wav2Vec2ForPreTraining, Wav2Vec2FeatureExtractor)
-        )
+        name, options = model_args.model_name_or_path, model_args.options()
+        fitting = {"ignore_mismatched_sizes": model_args.ignore_mismatched_sizes}
+        model = Wav2Vec2ForPreTraining.from_pretrained(name, **fitting, **options)
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(name, **options)
     rate = extractor.sampling_rate
     longest = round(rate * data_args.max_duration_in_seconds)
     shortest = round(rate * data_args.min_duration_in_seconds)

@@ -21,6 +21,9 @@ class LanguageModelArguments(ModelArguments):
     """Which model, and how a new one is made."""
 
     model_type: str | None = field(default=None, metadata={"help": "Kind of a new model, where it is not named."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Settings of a new model, such as n_embd=128,scale_attn_weights=false."}
+    )
 
 
 @dataclass
@@ -89,11 +92,21 @@ def blocks(
 def model_of(auto: Any, names: LanguageModelArguments, configs: dict[str, Callable[..., Any]], **sizes: Any) -> Any:
     """Return the model that is named, else a new one of a kind in `configs` (the first, unless a type is named)."""
     if names.model_name_or_path is not None:
-        return auto.from_pretrained(names.model_name_or_path, **names.options())
+        if names.config_overrides is not None:
+            sys.exit("--config_overrides is for a new model: leave it or --model_name_or_path out.")
+        return auto.from_pretrained(
+            names.model_name_or_path, ignore_mismatched_sizes=names.ignore_mismatched_sizes, **names.options()
+        )
     kind = names.model_type or next(iter(configs))
     if kind not in configs:
         sys.exit(f"--model_type={kind}: a new model is one of {', '.join(configs)}.")
-    return auto.from_config(configs[kind](**sizes))
+    config = configs[kind](**sizes)
+    if names.config_overrides is not None:
+        try:
+            config.update_from_string(names.config_overrides)
+        except ValueError as error:
+            sys.exit(f"--config_overrides={names.config_overrides}: {error}")
+    return auto.from_config(config)
 
 
 def arguments(argv: list[str], kind: type[TextArguments] = TextArguments) -> tuple[Any, Any, Any, DatasetDict]:

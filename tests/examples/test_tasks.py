@@ -54,18 +54,18 @@ SCRIPTS = [
 FLAGS = (
     "model_name_or_path", "config_name", "tokenizer_name", "cache_dir", "model_revision", "token", "trust_remote_code",
     "dataset_name", "dataset_config_name", "train_file", "validation_file", "max_train_samples", "max_eval_samples",
-    "overwrite_cache", "preprocessing_num_workers",
+    "overwrite_cache", "preprocessing_num_workers", "ignore_mismatched_sizes",
 )  # fmt: skip
 OWN_FLAGS = {
     "glue": "task_name max_seq_length pad_to_max_length text_column_names text_column_delimiter label_column_name",
     "multiple_choice": "max_seq_length pad_to_max_length",
     "question_answering": "max_seq_length doc_stride n_best_size null_score_diff_threshold version_2_with_negative",
     "token_classification": "task_name text_column_name label_column_name label_all_tokens max_seq_length",
-    "causal_lm": "model_type block_size validation_split_percentage",
-    "masked_lm": "model_type max_seq_length mlm_probability line_by_line pad_to_max_length",
+    "causal_lm": "model_type config_overrides block_size validation_split_percentage",
+    "masked_lm": "model_type config_overrides max_seq_length mlm_probability line_by_line pad_to_max_length",
     "permutation_lm": "max_seq_length plm_probability max_span_length line_by_line",
-    "vision_classification": "train_dir validation_dir train_val_split image_column_name label_column_name",
-    "masked_images": "train_dir validation_dir image_column_name mask_patch_size mask_ratio image_size patch_size",
+    "vision_classification": "image_processor_name train_dir validation_dir train_val_split image_column_name",
+    "masked_images": "image_processor_name train_dir validation_dir mask_patch_size mask_ratio image_size patch_size",
     "segmentation": "train_val_split do_reduce_labels",
     "speech_pretraining": "max_gumbel_temperature max_duration_in_seconds mask_time_prob audio_column_name",
 }
@@ -157,6 +157,31 @@ def test_columns_of_other_names_are_joined_to_a_text(load: Any, tmp_path: Path) 
     assert chosen["train"][0] == {"text": "1 x", "label": 0}
 
 
+def test_a_new_model_may_have_other_settings(load: Any, tmp_path: Path) -> None:
+    given = flags(tmp_path, "--do_train", "--max_steps=1", "--config_overrides=n_layer=1,scale_attn_weights=false")
+    load("causal_lm").main(given)
+
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["n_layer"], config["scale_attn_weights"]) == (1, False)
+    with pytest.raises(SystemExit, match="is for a new model"):
+        load("causal_lm").main([*given, "--model_name_or_path", str(tmp_path / "run")])
+
+
+def test_a_head_of_other_classes_is_made_anew_where_asked_for(load: Any, tmp_path: Path) -> None:
+    def table(*verdicts: str) -> list[str]:
+        path = tmp_path / f"{len(verdicts)}.csv"
+        path.write_text("\n".join(["text,label", *(f"it is {one},{one}" for one in verdicts * 8)]) + "\n", "utf-8")
+        return [f"--{split}_file={path}" for split in ("train", "validation")]
+
+    short = ("--do_train", "--max_steps=1", "--max_seq_length=16")
+    load("glue").main(flags(tmp_path, *short, *table("good", "bad")))
+    more = flags(tmp_path / "more", *short, *table("good", "bad", "dull"), f"--model_name_or_path={tmp_path / 'run'}")
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        load("glue").main(more)
+    figures = load("glue").main([*more, "--ignore_mismatched_sizes"])
+    assert figures["train_samples"] == 24
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_every_script_is_listed_and_can_be_read(name: str) -> None:
     listed = (EXAMPLES / "README.md").read_text("utf-8")
@@ -186,6 +211,7 @@ def test_names_are_counted_whole(load: Any) -> None:
         ("glue", "--label_column_name=verdict", "write one of the columns text, label"),
         ("glue", "--text_column_names=text,title", "--text_column_names=title: write one of the columns text, label"),
         ("causal_lm", "--model_type=none", "a new model is one of gpt2, llama"),
+        ("causal_lm", "--config_overrides=n_layers=1", "n_layers"),
         ("masked_images", "--mask_patch_size=7", "must divide pictures of 32 pixels"),
         ("token_classification", "--text_column_name=none", "no column none"),
     ],
