@@ -19,12 +19,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.coverage_gate import Pauses
 
-settings.register_profile("surestep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("surestep")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    # The environments of single clients do not have it.
+    pass
+else:
+    settings.register_profile("surestep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("surestep")
+
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 
