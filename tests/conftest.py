@@ -39,7 +39,8 @@ _ROOM = 4 * 2**30
 def pytest_configure(config: pytest.Config) -> None:
     """Say it in the environment, which the workers of pytest-xdist and the processes of the tests inherit."""
     if config.getoption("numprocesses", None) is None:
-        config.pluginmanager.register(Pauses())
+        if config.pluginmanager.hasplugin("pytest_cov"):
+            config.pluginmanager.register(Pauses())
         gc.disable()
     if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _ROOM:
         return
