@@ -37,9 +37,7 @@ class ModelArguments:
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model."})
     token: str | None = field(default=None, metadata={"help": "Token for private models."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
-    ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Make weights anew whose shapes do not fit, such as those of other classes."}
-    )
+    ignore_mismatched_sizes: bool = field(default=False, metadata={"help": "Make weights anew whose shapes differ."})
 
     def options(self) -> dict[str, Any]:
         """Return what every `from_pretrained` is given."""
