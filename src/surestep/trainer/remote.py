@@ -221,8 +221,8 @@ def begin_mirror(trainer: Trainer) -> None:
     if store is None or (args.save_strategy == SaveStrategy.NO and not args.enable_jit_checkpoint):
         trainer._mirror = None
         return
-    later = bool(getattr(args, "save_async", False))
-    trainer._mirror = Mirror(store, trainer._store, trainer._world, stops=args.on_save_error == "stop", later=later)
+    stops, later = args.on_save_error == "stop", args.save_async
+    trainer._mirror = Mirror(store, trainer._store, trainer._world, stops=stops, later=later)
 
 
 def remote_of(trainer: Trainer) -> RemoteStore | None:

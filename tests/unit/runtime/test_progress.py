@@ -17,32 +17,25 @@ def _logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="surestep")
 
 
+@pytest.mark.parametrize(
+    ("total", "done", "told"),
+    [
+        # The first after 30 seconds, at 100 a second; the next 30 seconds later.
+        (10_000, [1_000] * 7, ["3,000 of 10,000, about 70 s left.", "6,000 of 10,000, about 40 s left."]),
+        (10, [0, 0, 0, 4, 4, 4], ["0 of 10, about 300 s left.", "12 of 10, about 0 s left."]),
+    ],
+    ids=["some", "nothing yet, then more than all"],
+)
 def test_lines_come_now_and_then_with_an_estimate(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    total: int, done: list[int], told: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with showing("Reading", 10_000) as advance:
-        for _ in range(7):
+    with showing("Reading", total) as advance:
+        for more in done:
             now += 10.0
-            advance(1_000)
-    # The first after 30 seconds, at 100 a second; the next 30 seconds later.
-    assert caplog.messages == [
-        "Reading: 3,000 of 10,000, about 70 s left.",
-        "Reading: 6,000 of 10,000, about 40 s left.",
-    ]
-
-
-def test_nothing_done_yet_and_more_than_all_have_an_estimate_too(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    with showing("Reading", 10) as advance:
-        for more in (0, 12):
-            now += 30.0
             advance(more)
-    assert caplog.messages == ["Reading: 0 of 10, about 300 s left.", "Reading: 12 of 10, about 0 s left."]
+    assert caplog.messages == [f"Reading: {line}" for line in told]
 
 
 def test_a_terminal_has_a_bar(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
